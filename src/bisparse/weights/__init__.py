@@ -1,0 +1,26 @@
+"""One view of every weight as matrices, and the choice of weights by ``targets`` and ``ignore``."""
+
+from __future__ import annotations
+
+from bisparse.weights.find import LeftOut, Weight, WeightSelection, find_weights
+from bisparse.weights.kinds import module_layouts, unsupported_reason
+from bisparse.weights.layout import Layout, LayoutKind, as_matrices, from_matrices
+from bisparse.weights.select import Selector, Selectors, matches, protected_names, select_names
+
+__all__ = [
+    "Layout",
+    "LayoutKind",
+    "LeftOut",
+    "Selector",
+    "Selectors",
+    "Weight",
+    "WeightSelection",
+    "as_matrices",
+    "find_weights",
+    "from_matrices",
+    "matches",
+    "module_layouts",
+    "protected_names",
+    "select_names",
+    "unsupported_reason",
+]
