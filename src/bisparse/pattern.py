@@ -1,7 +1,7 @@
 """What masks are allowed: patterns as small values, parsed once from text at the edge.
 
-``N:M`` means keep:block throughout: N of every M consecutive weights along the input dimension are *kept*. (The
-2021 paper on transposable masks counts zeros instead, so its N:M is M-N:M here; the two agree at 2:4 and 4:8.)
+``N:M`` means keep:block throughout: N of every M consecutive weights along the input dimension are *kept*.
+(The 2021 paper on transposable masks counts zeros instead, so its N:M is M-N:M here; equal at 2:4 and 4:8.)
 """
 
 from __future__ import annotations
