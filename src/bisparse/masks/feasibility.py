@@ -1,0 +1,87 @@
+"""Does a mask obey its pattern? Line sums counted afresh, violations named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from bisparse.masks.chunks import Band, bands
+from bisparse.pattern import NM, Pattern, TransposableNM, Unstructured
+
+__all__ = ["find_violations"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """Kept entries per line of one band, and how many each line must or may keep.
+
+    ``sums`` is (b, tile rows, M, tile columns) for rows and (b, tile rows, tile columns, M) for columns;
+    ``complete`` broadcasts to it.
+    """
+
+    kind: str
+    sums: Tensor
+    complete: Tensor
+
+    def bad(self, keep: int) -> Tensor:
+        return (self.sums > keep) | (self.complete & (self.sums < keep))
+
+
+def find_violations(mask: Tensor, pattern: Pattern) -> list[str]:
+    """Say how a mask (B, R, C) breaks its pattern; an empty list means that it obeys.
+
+    One sentence per kind of line (rows, columns) with the number of bad lines and the place of the first.
+    """
+    if isinstance(pattern, Unstructured):
+        kept, allowed = int(mask.count_nonzero()), pattern.kept(mask.numel())
+        return [] if kept == allowed else [f"{kept} entries are kept, but {pattern} keeps exactly {allowed}"]
+    counts: dict[str, int] = {}
+    firsts: dict[str, str] = {}
+    for band in bands(mask.shape, pattern.block):
+        for lines in _lines(band.of(mask, torch.uint8), pattern):
+            bad = lines.bad(pattern.keep)
+            count = int(bad.count_nonzero())
+            if count:
+                counts[lines.kind] = counts.get(lines.kind, 0) + count
+                firsts.setdefault(lines.kind, _describe(lines, bad, band, mask.shape, pattern))
+    return [f"{counts[kind]} {kind} break {pattern}; the first: {firsts[kind]}" for kind in counts]
+
+
+def _lines(mask: Tensor, pattern: NM | TransposableNM) -> Iterator[_Lines]:
+    """Count kept entries along the lines of each tile of a band (b, h, C)."""
+    height, width = mask.shape[-2:]
+    block = pattern.block
+    # (b, h, C) -> (b, tile rows, M, tile columns, M), zeros beyond the edge
+    tiles = pad(mask, (0, -width % block, 0, -height % block))
+    down, across = tiles.shape[1] // block, tiles.shape[2] // block
+    tiles = tiles.reshape(-1, down, block, across, block)
+    full_down = torch.arange(down) < height // block
+    full_across = torch.arange(across) < width // block
+    if isinstance(pattern, NM):
+        yield _Lines("row groups", tiles.sum(-1), full_across)
+        return
+    complete = full_down[:, None] & full_across
+    yield _Lines("rows of tiles", tiles.sum(-1), complete[:, None, :])
+    yield _Lines("columns of tiles", tiles.sum(2), complete[:, :, None])
+
+
+def _describe(lines: _Lines, bad: Tensor, band: Band, shape: torch.Size, pattern: NM | TransposableNM) -> str:
+    where = [int(i) for i in bad.nonzero()[0]]
+    kept = int(lines.sums[tuple(where)])
+    exactly = bool(lines.complete.expand_as(lines.sums)[tuple(where)])
+    block = pattern.block
+    if lines.kind == "columns of tiles":
+        matrix, down, across, inner = where
+        row, column = band.rows.start + down * block, across * block + inner
+        place = f"column {column}, rows {row}..{min(row + block, shape[1]) - 1}"
+    else:
+        matrix, down, inner, across = where
+        row, column = band.rows.start + down * block + inner, across * block
+        place = f"row {row}, columns {column}..{min(column + block, shape[2]) - 1}"
+    prefix = f"matrix {band.batch.start + matrix}, " if shape[0] > 1 else ""
+    rule = f"must keep {'exactly' if exactly else 'at most'} {pattern.keep}"
+    return f"{prefix}{place} keep {kept}, {rule}"
