@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,7 @@ def _draw_kept(axis: Axes, rows: Sequence[DemoRow], places: Sequence[float]) -> 
     colours = [EXACT if row.method == "exact" else OTHER for row in rows]
     axis.barh(places, [100 * row.kept for row in rows], color=colours, height=0.68)
     for row, place in zip(rows, places, strict=True):
-        note = "proven optimum" if row.method == "exact" else f"{row.below_optimum:.2%} below the optimum"
+        note = "optimum" if row.below_optimum < 1e-7 else f"{row.below_optimum:.2%} below the optimum"
         axis.text(100 * row.kept - 0.4, place, note, va="center", ha="right", fontsize=8, color="white")
     axis.set_xlim(0, 100 * max(row.kept for row in rows) * 1.02)
     _tidy(axis, "kept magnitude, %")
@@ -84,8 +85,14 @@ def _draw_accuracy(axis: Axes, report: DemoReport, places: Sequence[float]) -> N
     axis.hlines(places, pruned, tuned, color=FAINT, linewidth=4)
     axis.scatter(pruned, places, color=OTHER, s=46, zorder=3, label="after pruning")
     axis.scatter(tuned, places, color=TUNED, s=46, zorder=3, label="after fine-tuning, mask fixed")
-    axis.axvline(100 * report.dense_accuracy, color=EXACT, linewidth=1.2, linestyle="--", label="dense")
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=3, fontsize=8.5, frameon=False)
+    dense = 100 * report.dense_accuracy
+    error = 100 * math.sqrt(report.dense_accuracy * (1 - report.dense_accuracy) / report.test_examples)
+    axis.axvspan(
+        dense - error, dense + error, color=FAINT, alpha=0.5, label="± standard error of the test set"
+    )
+    axis.axvline(dense, color=EXACT, linewidth=1.2, linestyle="--", label="dense")
+    axis.set_xlim(min(*pruned, dense - 4) - 0.3, max(*tuned, dense + 1) + 0.3)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, fontsize=8.5, frameon=False)
     _tidy(axis, "test accuracy, %")
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bisparse.demo.report import DemoReport, DemoRow
 from bisparse.demo.trial import Trial, hidden_layers, prune_and_tune, tune
+from bisparse.masks.solve import METHODS
 from bisparse.pattern import Pattern, TransposableNM, parse_pattern
 from bisparse.zoo.digits import digits
 from bisparse.zoo.fit import accuracy, fit
@@ -36,7 +37,7 @@ class DemoSettings:
 
     patterns: tuple[str, ...] = ("2:4", "2:4t", "4:8t")
     widths: tuple[int, ...] = (64, 256, 128, 10)
-    runs: int = 5
+    runs: int = 3
     epochs: int = 15
     tuning_epochs: int = 4
     seed: int = 0
@@ -51,8 +52,8 @@ def methods_for(pattern: Pattern) -> tuple[str, ...]:
     """The methods that the demo compares at a pattern; ``flow`` only where OR-tools is installed."""
     if not isinstance(pattern, TransposableNM):
         return ("exact",)
-    flow = ("flow",) if importlib.util.find_spec("ortools") is not None else ()
-    return ("exact", "greedy", "two_approx", "entropic", *flow)
+    has_flow = importlib.util.find_spec("ortools") is not None
+    return tuple(method for method in METHODS if method != "flow" or has_flow)
 
 
 def run_demo(settings: DemoSettings, progress: Callable[[str], None] | None = None) -> DemoReport:
@@ -99,7 +100,7 @@ def _train(settings: DemoSettings, data: Split, seed: int) -> nn.Sequential:
 def _tuned_dense(model: nn.Sequential, settings: DemoSettings, data: Split, seed: int) -> float:
     """Accuracy of the dense network after the fine-tuning that its pruned copies get: the fair reference."""
     reference = copy.deepcopy(model)
-    tune(reference, data, [], epochs=settings.tuning_epochs, seed=seed)
+    tune(reference, data, None, epochs=settings.tuning_epochs, seed=seed)
     return accuracy(reference, data.test_inputs, data.test_labels)
 
 

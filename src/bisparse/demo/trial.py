@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bisparse.masks.result import MaskResult
 from bisparse.masks.solve import solve_mask
 from bisparse.masks.verify import verify_mask
-from bisparse.pattern import Pattern
+from bisparse.pattern import Pattern, TransposableNM
 from bisparse.zoo.fit import accuracy, fit
 from bisparse.zoo.split import Split
 
@@ -68,8 +68,10 @@ def apply_masks(layers: Sequence[nn.Linear], masks: Sequence[Tensor]) -> None:
         layer.weight.mul_(mask)
 
 
-def tune(model: nn.Sequential, data: Split, masks: Sequence[Tensor], *, epochs: int, seed: int) -> None:
-    """Fine-tune in place, with the masks fixed: masked weights are zero again after every step."""
+def tune(
+    model: nn.Sequential, data: Split, masks: Sequence[Tensor] | None, *, epochs: int, seed: int
+) -> None:
+    """Fine-tune in place; with masks, masked weights are zero again after every step."""
     layers = hidden_layers(model)
     fit(
         model,
@@ -77,7 +79,7 @@ def tune(model: nn.Sequential, data: Split, masks: Sequence[Tensor], *, epochs: 
         epochs=epochs,
         learning_rate=TUNING_RATE,
         seed=seed,
-        after_step=lambda: apply_masks(layers, masks),
+        after_step=None if masks is None else lambda: apply_masks(layers, masks),
     )
 
 
@@ -104,7 +106,8 @@ def prune_and_tune(
 def _solve(scores: Tensor, pattern: Pattern, method: str) -> tuple[MaskResult, float]:
     """One layer's mask, and the gap that is proven by a checker that shares no code with the solver."""
     exact = method == "exact"
-    result = solve_mask(scores, pattern, method=method, return_duals=exact)
+    wants_proof = exact and isinstance(pattern, TransposableNM)
+    result = solve_mask(scores, pattern, method=method, return_duals=wants_proof)
     check = verify_mask(result.mask, pattern, scores=scores, duals=result.duals)
     if exact and not check.optimal:
         raise RuntimeError(f"the proof of {pattern} does not hold: gap {check.gap:g}, {check.violations}")
