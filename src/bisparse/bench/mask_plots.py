@@ -95,15 +95,16 @@ def draw_methods(rows: Sequence[Row], path: Path) -> Path:
     axis: Any = figure.subplots()
     shapes = {"exact": "*", "greedy": "o", "two_approx": "s", "entropic": "D", "flow": "^", "product90": "P"}
     floor = 1e-7
+    size = _size_of_most_methods(rows)
     for method, shape in shapes.items():
         for pattern, colour in COLOURS.items():
-            where = {**BASE, "method": method, "pattern": pattern, "size": 1024}
+            where = {**BASE, "method": method, "pattern": pattern, "size": size}
             for row in _matching(rows, where):
                 x, y = float(row["seconds"] or 0.0) * 1e3, max(float(row["gap"] or 0.0), floor)
                 axis.scatter(x, y, marker=shape, color=colour, s=150 if method == "exact" else 55, zorder=3)
     axis.set_xscale("log")
     axis.set_yscale("log")
-    axis.set_xlabel("time, ms (1024 x 1024 float32, 2 threads; flow extrapolated from 256 x 256)")
+    axis.set_xlabel(f"time, ms ({size} x {size} float32, 2 threads; flow scaled up from a corner)")
     axis.set_ylabel(f"proven gap (at most {floor:g} is drawn at {floor:g})")
     axis.set_title("Left and low is better", fontsize=11, loc="left")
     handles = [
@@ -118,9 +119,18 @@ def draw_methods(rows: Sequence[Row], path: Path) -> Path:
     return path
 
 
+def _size_of_most_methods(rows: Sequence[Row]) -> int:
+    """The size at which most methods were measured."""
+    methods: dict[int, set[object]] = {}
+    for row in rows:
+        methods.setdefault(int(row["size"] or 0), set()).add(row["method"])
+    return max(methods, key=lambda size: len(methods[size]), default=0)
+
+
 def _tidy(axis: Axes) -> None:
     axis.grid(color="#e3e7ec", linewidth=0.7)
-    axis.legend(fontsize=8.5, frameon=False)
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(fontsize=8.5, frameon=False)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
 

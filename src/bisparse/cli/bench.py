@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
     from bisparse.bench import Row
-    from bisparse.bench.mask_cases import Group
 
 __all__ = ["bench", "masks", "show_masks"]
+
+UNITS = "passes: of torch.abs(w, out=buffer) over the same scores; gap: proven, 0 = no mask keeps more"
+CASE = ("pattern", "method", "size", "data", "dtype", "start", "threads")
 
 bench = typer.Typer(
     name="bench", help="Measure this machine: times, ratios and proofs.", no_args_is_help=True
@@ -69,20 +72,27 @@ def masks(
     from bisparse.bench.masks import open_ledger, run_masks
 
     cores = threads or [_cores()]
-    grid: Sequence[Group]
-    if full or quick:
-        grid = full_grid() if full else quick_grid(cores[0])
-    else:
-        grid = custom_grid(
-            methods=method, patterns=pattern, sizes=size, data=data, dtypes=dtype, starts=start, threads=cores
-        )
     notes = Console(stderr=True)
     try:
+        if full:
+            grid = full_grid()
+        elif quick:
+            grid = quick_grid(cores[0])
+        else:
+            grid = custom_grid(
+                methods=method,
+                patterns=pattern,
+                sizes=size,
+                data=data,
+                dtypes=dtype,
+                starts=start,
+                threads=cores,
+            )
         ledger = open_ledger(output / "masks.json" if output is not None else None)
         with notes.status("starting") as status:
             rows = run_masks(grid, ledger, repeats=repeats, progress=status.update)
     except ValueError as error:
-        notes.print(f"[red]bisparse bench masks:[/] {error}")
+        notes.print(f"bisparse bench masks: {error}", style="red", markup=False)
         raise typer.Exit(2) from error
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
@@ -97,10 +107,11 @@ def show_masks(rows: Sequence[Row], console: Console) -> None:
     from bisparse.bench.mask_targets import judge
 
     console.print(_ratio_table(rows))
+    console.print(UNITS, highlight=False)
     verdicts = [verdict for verdict in judge(rows) if verdict.measured is not None]
     if not verdicts:
         return
-    table = Table(title="Targets", title_justify="left", title_style="bold")
+    table = Table(title="Targets", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for heading in ("what", "target", "stretch", "measured", "outcome"):
         table.add_column(heading, justify="left" if heading in ("what", "outcome") else "right")
     for verdict in verdicts:
@@ -116,24 +127,33 @@ def show_masks(rows: Sequence[Row], console: Console) -> None:
 
 
 def _ratio_table(rows: Sequence[Row]) -> Table:
-    """One line per row: the case, the time in three units, the proof."""
-    table = Table(title=f"On {rows[0]['machine']}" if rows else "No rows", title_justify="left")
-    for heading in ("pattern", "method", "size", "data", "dtype", "start"):
-        table.add_column(heading)
-    for heading in ("threads", "ms", "passes", "ns/weight", "gap", "rounds"):
-        table.add_column(heading, justify="right")
+    """One line per row: where it differs from other rows, the time in three units, the proof."""
+    varying = [name for name in CASE if name == "pattern" or len({row[name] for row in rows}) > 1]
+    common = ", ".join(f"{name} {rows[0][name]}" for name in CASE if rows and name not in varying)
+    table = Table(
+        title=f"{rows[0]['machine']}\n{common}" if rows else "No rows",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for name in varying:
+        table.add_column(name, no_wrap=True)
+    for heading in ("ms", "passes", "ns/weight", "gap", "rounds"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
+        scaled = "*" if row["extrapolated_from"] else ""
         table.add_row(
-            *(str(row[name]) for name in ("pattern", "method", "size", "data", "dtype", "start", "threads")),
-            f"{1e3 * _number(row, 'seconds'):.2f}{'*' if row['extrapolated_from'] else ''}",
-            f"{_number(row, 'passes'):.1f}",
-            f"{_number(row, 'ns_per_weight'):.2f}",
+            *(str(row[name]) for name in varying),
+            f"{1e3 * _number(row, 'seconds'):.3g}{scaled}",
+            f"{_number(row, 'passes'):.3g}",
+            f"{_number(row, 'ns_per_weight'):.3g}",
             f"{_number(row, 'gap'):.1g}",
             str(row["rounds"]),
             style="bold" if row["method"] == "exact" else "",
         )
     if any(row["extrapolated_from"] for row in rows):
-        table.caption = "* scaled up from a 256 x 256 corner"
+        table.caption = "* scaled up from a corner"
     return table
 
 

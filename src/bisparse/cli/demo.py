@@ -29,7 +29,7 @@ HEADINGS = (
     "time\nms",
 )
 ACCURACY = """
-Dense accuracy: {report.dense_accuracy:.1%}, and {report.dense_tuned_accuracy:.1%} after the same fine-tuning. \
+Dense accuracy: {report.dense_accuracy:.1%}, and {report.dense_tuned_accuracy:.1%} after the same fine-tuning.
 Accuracies are means over {report.runs} network(s) and {report.test_examples} test images; one image is \
 {point:.2f} points, so that smaller differences between lines mean little."""
 PROOF = """
@@ -86,11 +86,11 @@ def _show(console: Console, report: DemoReport, files: DemoFiles) -> None:
 def _table(report: DemoReport) -> Table:
     """One line for every pattern and method."""
     table = Table(
-        title=f"{report.hidden_weights} hidden weights of a digits network, pruned by magnitude",
+        title=f"{report.hidden_weights} hidden weights of a digits network, pruned by magnitude, one thread",
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
-        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     table.add_column("\npattern", no_wrap=True)
     table.add_column("\nmethod", no_wrap=True)

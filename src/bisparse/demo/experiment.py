@@ -10,6 +10,7 @@ from statistics import fmean, median
 
 from torch import Tensor, nn
 
+from bisparse.bench.timing import torch_threads
 from bisparse.demo.report import DemoReport, DemoRow
 from bisparse.demo.trial import Trial, hidden_layers, prune_and_tune, tune
 from bisparse.masks.solve import METHODS
@@ -57,7 +58,7 @@ def methods_for(pattern: Pattern) -> tuple[str, ...]:
 
 
 def run_demo(settings: DemoSettings, progress: Callable[[str], None] | None = None) -> DemoReport:
-    """Train, prune by every method, fine-tune with the masks fixed, measure.
+    """Train, prune by every method, fine-tune with the masks fixed, measure; on one thread: all is small.
 
     Args:
         settings: what to run; equal settings give equal numbers on one machine, times apart.
@@ -66,7 +67,12 @@ def run_demo(settings: DemoSettings, progress: Callable[[str], None] | None = No
     Returns:
         The report; ``RuntimeError`` is raised where a proof does not survive the independent check.
     """
-    report = progress or (lambda _: None)
+    with torch_threads(1):
+        return _run(settings, progress or (lambda _: None))
+
+
+def _run(settings: DemoSettings, report: Callable[[str], None]) -> DemoReport:
+    """Every network through every case."""
     cases = [
         (pattern, method)
         for pattern in map(parse_pattern, settings.patterns)
