@@ -19,8 +19,8 @@ __all__ = ["find_violations"]
 class _Lines:
     """Kept entries per line of one band, and how many each line must or may keep.
 
-    ``sums`` is (b, tile rows, M, tile columns) for rows and (b, tile rows, tile columns, M) for columns;
-    ``complete`` broadcasts to it.
+    ``sums`` is (b, tile rows, row in tile, tile columns) for rows and (b, tile rows, tile columns, column
+    in tile) for columns; ``complete`` broadcasts to it.
     """
 
     kind: str
@@ -54,34 +54,35 @@ def find_violations(mask: Tensor, pattern: Pattern) -> list[str]:
 def _lines(mask: Tensor, pattern: NM | TransposableNM) -> Iterator[_Lines]:
     """Count kept entries along the lines of each tile of a band (b, h, C)."""
     height, width = mask.shape[-2:]
-    block = pattern.block
-    # (b, h, C) -> (b, tile rows, M, tile columns, M), zeros beyond the edge
-    tiles = pad(mask, (0, -width % block, 0, -height % block))
-    down, across = tiles.shape[1] // block, tiles.shape[2] // block
-    tiles = tiles.reshape(-1, down, block, across, block)
-    full_down = torch.arange(down) < height // block
-    full_across = torch.arange(across) < width // block
-    if isinstance(pattern, NM):
-        yield _Lines("row groups", tiles.sum(-1), full_across)
-        return
+    tall, wide = _tile_shape(pattern)
+    tiles = pad(mask, (0, -width % wide, 0, -height % tall))  # zeros beyond the edge
+    down, across = tiles.shape[1] // tall, tiles.shape[2] // wide
+    tiles = tiles.reshape(-1, down, tall, across, wide)
+    full_down = torch.arange(down) < height // tall
+    full_across = torch.arange(across) < width // wide
     complete = full_down[:, None] & full_across
-    yield _Lines("rows of tiles", tiles.sum(-1), complete[:, None, :])
-    yield _Lines("columns of tiles", tiles.sum(2), complete[:, :, None])
+    transposable = isinstance(pattern, TransposableNM)
+    yield _Lines("rows of tiles" if transposable else "row groups", tiles.sum(-1), complete[:, None, :])
+    if transposable:
+        yield _Lines("columns of tiles", tiles.sum(2), complete[:, :, None])
+
+
+def _tile_shape(pattern: NM | TransposableNM) -> tuple[int, int]:
+    return (pattern.block if isinstance(pattern, TransposableNM) else 1), pattern.block
 
 
 def _describe(lines: _Lines, bad: Tensor, band: Band, shape: torch.Size, pattern: NM | TransposableNM) -> str:
     where = [int(i) for i in bad.nonzero()[0]]
     kept = int(lines.sums[tuple(where)])
     exactly = bool(lines.complete.expand_as(lines.sums)[tuple(where)])
-    block = pattern.block
+    tall, wide = _tile_shape(pattern)
     if lines.kind == "columns of tiles":
         matrix, down, across, inner = where
-        row, column = band.rows.start + down * block, across * block + inner
-        place = f"column {column}, rows {row}..{min(row + block, shape[1]) - 1}"
+        row, column = band.rows.start + down * tall, across * wide + inner
+        place = f"column {column}, rows {row}..{min(row + tall, shape[1]) - 1}"
     else:
         matrix, down, inner, across = where
-        row, column = band.rows.start + down * block + inner, across * block
-        place = f"row {row}, columns {column}..{min(column + block, shape[2]) - 1}"
+        row, column = band.rows.start + down * tall + inner, across * wide
+        place = f"row {row}, columns {column}..{min(column + wide, shape[2]) - 1}"
     prefix = f"matrix {band.batch.start + matrix}, " if shape[0] > 1 else ""
-    rule = f"must keep {'exactly' if exactly else 'at most'} {pattern.keep}"
-    return f"{prefix}{place} keep {kept}, {rule}"
+    return f"{prefix}{place} keep {kept}, must keep {'exactly' if exactly else 'at most'} {pattern.keep}"

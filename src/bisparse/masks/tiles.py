@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 __all__ = ["TileGrid", "by_tiles"]
 
-_CHUNK = 1 << 22  # entries per call of a tile method, so that temporaries stay in the tens of MiB
+_CHUNK = 1 << 22  # entries per call of a tile method, so that temporaries stay below a few hundred MiB
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ def solve_two_approx(scores: Tensor, pattern: TransposableNM) -> Tensor:
 
     Guarantee: the pruned score is at most twice the least possible (each line's M-N lightest weigh no more
     than what the optimum prunes there, and an entry lies on two lines). It bounds the pruned score, not the
-    kept one, and it prunes too much: at 4:8 on Gaussian scores 40% stay instead of 50%, with 8% less kept score
-    than the optimum. Lines keep *at most* N, also in complete tiles.
+    kept one, and it prunes too much: at 4:8 on Gaussian scores 40% stay instead of 50%, with 8% less kept
+    score than the optimum. Lines keep *at most* N, also in complete tiles.
 
     Cost: two selections per line; no loop.
 
