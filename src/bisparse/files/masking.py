@@ -1,0 +1,129 @@
+"""Zeroing one block of a weight, and what that kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from bisparse.files.errors import CheckpointError
+from bisparse.masks.solve import solve_mask
+from bisparse.pattern import Pattern
+from bisparse.weights import Layout, as_matrices, from_matrices
+
+__all__ = ["Tally", "bits_of", "count_nonzero", "magnitude_of", "mask_block"]
+
+_UNSIGNED = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32, 8: torch.uint64}
+Bits = npt.NDArray[Any]
+
+
+@dataclass(slots=True)
+class Tally:
+    """Sums over the blocks of one tensor.
+
+    Attributes:
+        size: entries seen.
+        kept: entries that the masks keep.
+        nonzero_before: entries that were not zero.
+        nonzero: entries that are not zero now.
+        magnitude: sum of the absolute values before.
+        kept_magnitude: the part of it that is kept.
+        bound: proven upper bound of the kept magnitude over all masks of the pattern.
+    """
+
+    size: int = 0
+    kept: int = 0
+    nonzero_before: int = 0
+    nonzero: int = 0
+    magnitude: float = 0.0
+    kept_magnitude: float = 0.0
+    bound: float = 0.0
+
+    def add(self, other: Tally) -> None:
+        """Add the sums of another block."""
+        for name in self.__dataclass_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    @classmethod
+    def from_list(cls, sums: Sequence[float]) -> Tally:
+        """The inverse of :meth:`to_list`."""
+        return cls(*(int(value) for value in sums[:4]), *sums[4:])
+
+    def to_list(self) -> list[float]:
+        """The sums in the order of the attributes."""
+        return [getattr(self, name) for name in self.__dataclass_fields__]
+
+
+def mask_block(weight: Tensor, layout: Layout, pattern: Pattern, *, method: str, threads: int) -> Tally:
+    """Find the best mask by magnitude for a block and zero everything else, in place.
+
+    All passes but the solver's work on the bits with NumPy, in this thread alone: many blocks are masked at
+    the same time, and threads inside each pass would only wait for one another.
+
+    Args:
+        weight: contiguous floating-point block on the CPU; changed in place.
+        layout: how it is read as matrices.
+        pattern: what masks are allowed.
+        method: the solver.
+        threads: threads of the solver.
+
+    Returns:
+        What was kept.
+
+    Raises:
+        CheckpointError: a NaN or an infinity; the message names it and its position in the block.
+    """
+    bits = bits_of(weight)
+    before = count_nonzero(bits)
+    try:
+        result = solve_mask(
+            as_matrices(weight, layout), pattern, method=method, magnitude=True, threads=threads
+        )
+    except ValueError:
+        if bool(torch.isfinite(weight).all()):
+            raise
+        raise CheckpointError(_first_not_finite(weight)) from None
+    total = magnitude_of(weight)
+    mask = from_matrices(result.mask, layout, weight.shape).reshape(-1).numpy()
+    kept = int(np.count_nonzero(mask))
+    # Bits, not values: a product of floats would leave -0.0 where a negative weight was.
+    np.multiply(bits, mask, out=bits)
+    nonzero = kept if before == bits.size else count_nonzero(bits)
+    return Tally(bits.size, kept, before, nonzero, total, result.objective, result.bound)
+
+
+def bits_of(tensor: Tensor) -> Bits:
+    """The bits of a contiguous tensor as unsigned integers, one for each entry; shares its memory."""
+    flat = tensor.detach().reshape(-1)
+    bits: Bits = flat.view(_UNSIGNED[tensor.element_size()]).numpy()
+    return bits
+
+
+def count_nonzero(bits: Bits) -> int:
+    """How many floating-point entries are neither 0.0 nor -0.0, from their bits."""
+    zeros_or_not = int(np.count_nonzero(bits))
+    if not zeros_or_not:
+        return 0
+    negative_zero = bits.dtype.type(1 << (8 * bits.itemsize - 1))
+    return zeros_or_not - int(np.count_nonzero(bits == negative_zero))
+
+
+def magnitude_of(weight: Tensor) -> float:
+    """Sum of the absolute values, accumulated pairwise in float32 or wider."""
+    if weight.dtype == torch.bfloat16:
+        bits = bits_of(weight)
+        # A bfloat16 is the upper half of a float32, without its sign here.
+        values = np.left_shift(bits & np.uint16(0x7FFF), np.uint32(16), dtype=np.uint32).view(np.float32)
+        return float(values.sum())
+    array = (weight.float() if weight.dtype == torch.float16 else weight).detach().reshape(-1).numpy()
+    return float(np.abs(array).sum())
+
+
+def _first_not_finite(weight: Tensor) -> str:
+    position = int(torch.nonzero(~torch.isfinite(weight).reshape(-1))[0])
+    return f"{float(weight.reshape(-1)[position])} at entry {position}"
