@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisparse.weights.find import LeftOut, Weight, WeightSelection, find_weights
 from bisparse.weights.kinds import module_layouts, unsupported_reason
 from bisparse.weights.layout import Layout, LayoutKind, as_matrices, from_matrices
+from bisparse.weights.rows import as_rows, from_rows, matrices_as_rows, rows_as_matrices
 from bisparse.weights.select import Selector, Selectors, matches, protected_names, select_names
 
 __all__ = [
@@ -16,11 +17,15 @@ __all__ = [
     "Weight",
     "WeightSelection",
     "as_matrices",
+    "as_rows",
     "find_weights",
     "from_matrices",
+    "from_rows",
     "matches",
+    "matrices_as_rows",
     "module_layouts",
     "protected_names",
+    "rows_as_matrices",
     "select_names",
     "unsupported_reason",
 ]

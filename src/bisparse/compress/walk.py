@@ -1,0 +1,159 @@
+"""Through the network in the order of its real forward: gather, solve, go on with the new weights."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from bisparse.compress.calibration import Call
+from bisparse.compress.gather import Gatherer
+from bisparse.compress.inputs import Stage, stages, visited_module
+from bisparse.compress.overlay import Overlay
+from bisparse.compress.streams import Stream, run_streams
+from bisparse.scores import LayerStatistics
+from bisparse.weights import Weight
+
+__all__ = ["Solve", "Walk"]
+
+Solve = Callable[[Weight, "LayerStatistics | None"], None]
+"""Solve one weight from its statistics and put the result into the overlay."""
+
+
+class Walk:
+    """One compression of the chosen weights of a model.
+
+    A probe with the first batch finds the order and the number of calls of every module. Then all batches run
+    side by side (see :mod:`bisparse.compress.streams`), once through the dense network, for targets, and,
+    when sequential, once through the network pruned so far, for inputs. A weight that is used several times
+    in one forward pass (shared layers, tied weights) is solved at its last use from the samples of all uses.
+    """
+
+    def __init__(
+        self, model: nn.Module, weights: Iterable[Weight], overlay: Overlay, solve: Solve, *, sequential: bool
+    ) -> None:
+        self._model, self._overlay, self._solve, self._sequential = model, overlay, solve, sequential
+        self._gatherer = Gatherer()
+        self._weights = {weight.name: weight for weight in weights}
+        self._stages = self._plan()
+        self._rank: dict[nn.Module, int] = {}
+        self._remaining: Counter[str] = Counter()
+        self._solved: set[str] = set()
+        self._seen: set[str] = set()
+
+    def _plan(self) -> dict[nn.Module, list[Stage]]:
+        """Stages of every module at which the streams pause."""
+        owners = dict(self._model.named_modules(remove_duplicate=False))
+        visits: dict[nn.Module, list[Weight]] = {}
+        for weight in self._weights.values():
+            visits.setdefault(visited_module(weight, self._model), []).append(weight)
+            for alias in weight.aliases:
+                path, _, leaf = alias.rpartition(".")
+                if owners[path] is not weight.module:
+                    other = replace(weight, module_name=path, parameter_name=leaf, module=owners[path])
+                    visits.setdefault(visited_module(other, self._model), []).append(other)
+        return {module: stages(module, found) for module, found in visits.items()}
+
+    def run(self, calls: Sequence[Call]) -> None:
+        """Solve every weight.
+
+        Raises:
+            ValueError: a module that no batch reaches, NaN activations, or whatever the model itself raises.
+        """
+        modules = [module for module, found in self._stages.items() if found]
+        self._probe(calls[0], modules)
+        streams = [self._stream(call, dense=True) for call in calls]
+        if self._sequential:
+            streams += [self._stream(call, dense=False) for call in calls]
+        last = len(self._rank)
+        run_streams(streams, modules, self._at, lambda module: self._rank.get(module, last))
+        for name in self._gatherer.waiting():
+            self._finish(self._weights[name])
+        self._finish_unseen()
+
+    def _probe(self, call: Call, modules: Sequence[nn.Module]) -> None:
+        calls: Counter[nn.Module] = Counter()
+
+        def count(module: nn.Module, _: Any) -> None:
+            self._rank.setdefault(module, len(self._rank))
+            calls[module] += 1
+
+        handles = [module.register_forward_pre_hook(count) for module in modules]
+        try:
+            call.run(self._model)
+        finally:
+            for handle in handles:
+                handle.remove()
+        for module in modules:
+            for stage in self._stages[module]:
+                self._remaining.update({weight.name: calls[module] for weight in stage.weights})
+
+    def _stream(self, call: Call, *, dense: bool) -> Stream:
+        def nothing() -> None:
+            return None
+
+        enter, leave = (nothing, nothing) if dense else (self._overlay.enter, self._overlay.leave)
+        return Stream(partial(call.run, self._model), enter, leave, tag=(call, dense))
+
+    def _at(self, module: nn.Module, group: list[Stream]) -> None:
+        """All streams that are going to call this module wait here."""
+        plan = [
+            stage for stage in self._stages[module] if any(w.name not in self._solved for w in stage.weights)
+        ]
+        names = [weight.name for stage in plan for weight in stage.weights]
+        self._seen.update(names)
+        once = all(self._remaining[name] <= 1 for name in names)
+        for stage in plan:
+            self._gather(stage, group)
+            if once:
+                self._finish_stage(stage)
+        if not once:
+            self._remaining.subtract(names)
+            for stage in plan:
+                if all(self._remaining[weight.name] <= 0 for weight in stage.weights):
+                    self._finish_stage(stage)
+
+    def _gather(self, stage: Stage, group: list[Stream]) -> None:
+        dense = {id(s.tag[0]): s for s in group if s.tag[1]}
+        pruned = {id(s.tag[0]): s for s in group if not s.tag[1]}
+        for key, stream in (pruned if self._sequential else dense).items():
+            inputs = self._features(stage, stream)
+            partner = dense.get(key)
+            targets = inputs if partner is None or partner is stream else self._features(stage, partner)
+            self._gatherer.add(stage.weights, inputs, targets)
+
+    def _features(self, stage: Stage, stream: Stream) -> dict[str, Any]:
+        call, dense = stream.tag
+        assert stream.visit is not None
+        visit = stream.visit
+        if dense:
+            return stage.features(visit.args, visit.kwargs, call.valid)
+        with self._overlay.worn():
+            return stage.features(visit.args, visit.kwargs, call.valid)
+
+    def _finish_stage(self, stage: Stage) -> None:
+        for weight in stage.weights:
+            if weight.name not in self._solved:
+                self._finish(self._weights[weight.name])
+
+    def _finish(self, weight: Weight) -> None:
+        self._solved.add(weight.name)
+        self._solve(weight, self._gatherer.take(weight.name))
+
+    def _finish_unseen(self) -> None:
+        """Weights without any statistics: unreachable modules are an error, embeddings have no inputs to
+        speak of.
+        """
+        for weight in self._weights.values():
+            if weight.name in self._solved:
+                continue
+            if weight.name in self._remaining and weight.name not in self._seen:
+                where = weight.module_name or "the model itself"
+                raise ValueError(
+                    f"no calibration batch reaches {where}: pass data that does, or leave it out by ignore="
+                )
+            self._finish(weight)
