@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bisparse.bench import Ledger, describe_machine, interleave, torch_threads
-from bisparse.bench.documents import fill_tables, markdown_table
+from bisparse.bench.documents import fill_tables, markdown_table, plain_number
 from bisparse.bench.mask_cases import Group, MaskCase, custom_grid, full_grid, quick_grid
 from bisparse.bench.mask_contenders import product90_mask, topk_mask
 from bisparse.bench.mask_plots import draw_cost, draw_methods
@@ -224,7 +224,7 @@ def test_plots_and_tables_are_made_from_rows(tmp_path: Path) -> None:
     assert draw_cost(rows, tmp_path / "cost.png").stat().st_size > 5000
     assert draw_methods(rows, tmp_path / "methods.png").stat().st_size > 5000
     tables = mask_tables(rows)
-    assert "| 4:8t | 41 | 4.1 | 8.19 | 0 | 1x |" in tables["masks_headline"]
+    assert "| 4:8t | 41.0 | 4.10 | 8.19 | 0 | 1.00x |" in tables["masks_headline"]
     assert all(table.count("\n|") >= 1 for table in tables.values())
 
 
@@ -247,3 +247,16 @@ def test_documents_are_filled_between_their_markers(tmp_path: Path) -> None:
 
 def test_the_machine_is_described() -> None:
     assert torch.__version__ in describe_machine()
+
+
+def test_plain_numbers_have_no_exponent() -> None:
+    values = [0.0, 0.012345, 1.0, 345.6, 67890.2, float("inf"), -2.5]
+    assert [plain_number(value) for value in values] == [
+        "0",
+        "0.0123",
+        "1.00",
+        "346",
+        "67890",
+        "inf",
+        "-2.50",
+    ]

@@ -14,7 +14,7 @@ from bisparse.cli.app import app
 def test_help_lists_the_commands() -> None:
     answer = CliRunner().invoke(app, ["--help"])
     assert answer.exit_code == 0
-    for command in ("demo", "bench"):
+    for command in ("prune", "inspect", "bench", "demo"):
         assert command in answer.stdout
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from bisparse.bench import Row
-from bisparse.bench.documents import markdown_table
+from bisparse.bench.documents import markdown_table, plain_number
 from bisparse.bench.mask_targets import judge
 
 __all__ = ["mask_tables"]
@@ -55,7 +55,7 @@ def _targets(rows: Sequence[Row]) -> str:
             v.what,
             f"{v.target:g}",
             f"{v.stretch:g}",
-            f"{v.measured:.3g}" if v.measured is not None else "",
+            plain_number(v.measured) if v.measured is not None else "",
             v.outcome,
         ]
         for v in judge(rows)
@@ -149,11 +149,11 @@ def _machine(rows: Sequence[Row]) -> str:
 
 
 def _ms(row: Row | None) -> str:
-    return "" if row is None else f"{1e3 * float(row['seconds'] or 0.0):.3g}"
+    return "" if row is None else plain_number(1e3 * float(row["seconds"] or 0.0))
 
 
 def _plain(row: Row | None, column: str) -> str:
-    return "" if row is None else f"{float(row[column] or 0.0):.3g}"
+    return "" if row is None else plain_number(float(row[column] or 0.0))
 
 
 def _gap(row: Row) -> str:
@@ -164,4 +164,4 @@ def _gap(row: Row) -> str:
 def _over(above: Row | None, below: Row | None, column: str) -> str:
     if above is None or below is None:
         return ""
-    return f"{float(above[column] or 0.0) / float(below[column] or 1.0):.3g}"
+    return plain_number(float(above[column] or 0.0) / float(below[column] or 1.0))

@@ -72,7 +72,7 @@ def masks(
     from bisparse.bench.masks import open_ledger, run_masks
 
     cores = threads or [_cores()]
-    notes = Console(stderr=True)
+    notes = Console(stderr=True, soft_wrap=True)
     try:
         if full:
             grid = full_grid()
@@ -104,6 +104,7 @@ def masks(
 
 def show_masks(rows: Sequence[Row], console: Console) -> None:
     """Print the ratio table, and the design's targets where rows that decide them are there."""
+    from bisparse.bench.documents import plain_number
     from bisparse.bench.mask_targets import judge
 
     console.print(_ratio_table(rows))
@@ -120,7 +121,7 @@ def show_masks(rows: Sequence[Row], console: Console) -> None:
             verdict.what,
             f"{verdict.target:g}",
             f"{verdict.stretch:g}",
-            f"{verdict.measured:.3g}",
+            plain_number(verdict.measured or 0.0),
             f"[{colour}]{verdict.outcome}[/]",
         )
     console.print(table)
@@ -128,6 +129,8 @@ def show_masks(rows: Sequence[Row], console: Console) -> None:
 
 def _ratio_table(rows: Sequence[Row]) -> Table:
     """One line per row: where it differs from other rows, the time in three units, the proof."""
+    from bisparse.bench.documents import plain_number
+
     varying = [name for name in CASE if name == "pattern" or len({row[name] for row in rows}) > 1]
     common = ", ".join(f"{name} {rows[0][name]}" for name in CASE if rows and name not in varying)
     table = Table(
@@ -145,9 +148,9 @@ def _ratio_table(rows: Sequence[Row]) -> Table:
         scaled = "*" if row["extrapolated_from"] else ""
         table.add_row(
             *(str(row[name]) for name in varying),
-            f"{1e3 * _number(row, 'seconds'):.3g}{scaled}",
-            f"{_number(row, 'passes'):.3g}",
-            f"{_number(row, 'ns_per_weight'):.3g}",
+            plain_number(1e3 * _number(row, "seconds")) + scaled,
+            plain_number(_number(row, "passes")),
+            plain_number(_number(row, "ns_per_weight")),
             f"{_number(row, 'gap'):.1g}",
             str(row["rounds"]),
             style="bold" if row["method"] == "exact" else "",

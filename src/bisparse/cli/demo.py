@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def demo(
     from bisparse.demo import DemoSettings, run_demo
     from bisparse.demo.outputs import write_outputs
 
-    notes = Console(stderr=True)
+    notes = Console(stderr=True, soft_wrap=True)
     settings = DemoSettings.quick(seed) if quick else DemoSettings(seed=seed)
     try:
         with notes.status("starting") as status:
@@ -66,7 +65,7 @@ def demo(
             status.update("drawing")
             files = write_outputs(report, output)
     except (ImportError, OSError) as error:
-        notes.print(f"[red]bisparse demo:[/] {escape(str(error))}")
+        notes.print(f"bisparse demo: {error}", style="red", markup=False)
         raise typer.Exit(2) from error
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=1))
@@ -107,6 +106,8 @@ def _table(report: DemoReport) -> Table:
 
 def _cells(row: DemoRow, previous: str) -> tuple[str, ...]:
     """A line's texts; the pattern is written once per group."""
+    from bisparse.bench.documents import plain_number
+
     return (
         "" if row.pattern == previous else row.pattern,
         row.method,
@@ -116,7 +117,7 @@ def _cells(row: DemoRow, previous: str) -> tuple[str, ...]:
         "none" if row.proof is None else "0" if row.proof <= NOTHING else f"{row.proof:.1g}",
         f"{row.accuracy_pruned:.1%}",
         f"{row.accuracy_tuned:.1%}",
-        f"{1e3 * row.seconds:.3g}",
+        plain_number(1e3 * row.seconds, 2),
     )
 
 
