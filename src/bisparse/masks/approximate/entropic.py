@@ -17,7 +17,6 @@ from bisparse.pattern import TransposableNM
 
 __all__ = ["EntropicSetting", "solve_entropic", "tuned_setting"]
 
-_CHUNK = 1 << 20  # entries rounded together
 _CACHED = 1 << 17  # entries iterated together: both work arrays stay in the second-level cache
 _CENTRE = 1.25  # exponents are taken around this multiple of the mean score, where entries compete
 _RANGE = 40.0  # largest exponent; keeps products of exponentials and scalings inside float32
@@ -92,7 +91,7 @@ def solve_entropic(
     """
     setting = setting or tuned_setting(pattern.block)
     method = partial(_solve_tiles, keep=pattern.keep, setting=setting)
-    return by_tiles(scores, pattern.block, method, chunk=_CHUNK)
+    return by_tiles(scores, pattern.block, method)
 
 
 def _solve_tiles(scores: Tensor, real: Tensor, *, keep: int, setting: EntropicSetting) -> Tensor:

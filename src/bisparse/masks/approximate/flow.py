@@ -74,7 +74,7 @@ def _solve_tile(
     source, sink = rows + columns, rows + columns + 1
     units = keep * min(rows, columns)
     largest = float(scores.max())
-    costs = np.rint(scores * (2.0**_RESOLUTION / largest if largest > 0.0 else 0.0)).astype(np.int64)
+    costs = np.rint(scores / (largest or 1.0) * 2.0**_RESOLUTION).astype(np.int64)
     row, column = np.divmod(np.arange(rows * columns), columns)
     network = solver.SimpleMinCostFlow()
     arcs = network.add_arcs_with_capacity_and_unit_cost(
