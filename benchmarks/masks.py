@@ -27,7 +27,7 @@ def main() -> None:
     logging.basicConfig(format="%(levelname)s %(message)s")
     console = Console()
     ledger = open_ledger(ROOT / "benchmarks" / "results" / "masks.json")
-    rows = run_masks(full_grid(), ledger, progress=console.print)
+    rows = run_masks(full_grid(), ledger, seconds=20.0, progress=console.print)
     show_masks(rows, console)
     images = ROOT / "docs" / "images"
     images.mkdir(parents=True, exist_ok=True)

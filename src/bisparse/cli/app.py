@@ -11,6 +11,8 @@ import typer
 
 from bisparse.cli.bench import bench
 from bisparse.cli.demo import demo
+from bisparse.cli.inspect import inspect
+from bisparse.cli.prune import prune
 
 __all__ = ["app", "main"]
 
@@ -44,8 +46,10 @@ def _options(
     del show_version  # handled by its callback, before any command runs
 
 
-app.command("demo")(demo)
+app.command("prune")(prune)
+app.command("inspect")(inspect)
 app.add_typer(bench, name="bench")
+app.command("demo")(demo)
 
 
 def main() -> None:
