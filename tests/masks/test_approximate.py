@@ -174,7 +174,7 @@ def test_repair_swaps_where_no_free_crossing_is_left() -> None:
 @pytest.mark.parametrize("text", ["2:4t", "4:8t", "8:16t", "16:32t"])
 def test_the_tuned_entropic_setting_loses_at_most_a_thousandth(text: str) -> None:
     pattern = transposable(text)
-    scores = make_scores("gaussian", (1, 384, 384), 11)
+    scores = make_scores("gaussian", (1, 320, 320), 11)
     best = kept_score(solve_flow(scores, pattern), scores)
     loss = 1.0 - kept_score(solve_entropic(scores, pattern), scores) / best
     assert 0.0 <= loss <= 1.1e-3  # 0.1% is the mean; this sample is small
@@ -186,7 +186,7 @@ def test_the_tuned_entropic_setting_loses_at_most_a_thousandth(text: str) -> Non
 )
 def test_quality_on_gaussian_scores(text: str, greedy: float, two_approx: float) -> None:
     pattern = transposable(text)
-    scores = make_scores("gaussian", (1, 256, 256), 2)
+    scores = make_scores("gaussian", (1, 160, 160), 2)
     best = kept_score(solve_flow(scores, pattern), scores)
     assert kept_score(solve_greedy(scores, pattern), scores) > greedy * best
     assert kept_score(solve_two_approx(scores, pattern), scores) > two_approx * best

@@ -49,8 +49,8 @@ def tuned_setting(block: int) -> EntropicSetting:
 
     Found by a grid over tau 6 to 24, 6 to 130 iterations and relaxation 1 or 1.8, on |N(0, 1)| scores of
     1024 x 1024 against the exact optimum, by processor time on one thread including the rounding. Loss and
-    time there: 2:4 0.04% and 73 ns per weight, 4:8 0.08% and 106 ns, 8:16 0.095% and 163 ns, 16:32 0.095% and
-    240 ns; without over-relaxation 85, 145, 221 and 303 ns. Lower densities are harder: 2:8 loses 0.15% at best.
+    time per weight there: 2:4 0.04%, 73 ns; 4:8 0.08%, 106 ns; 8:16 0.095%, 163 ns; 16:32 0.095%, 240 ns;
+    without over-relaxation 85, 145, 221 and 303 ns. Lower densities are harder: 2:8 loses 0.15% at best.
     """
     if block <= 4:
         return EntropicSetting(10.0, 10)
@@ -151,7 +151,7 @@ def _round(plan: Tensor, scores: Tensor, real: Tensor, keep: int) -> Tensor:
     over = (kept.sum(1) > keep).any(1) | (kept.sum(2) > keep).any(1)
     kept[over] = row_and_column_top(plan[over], keep) & real[over]
     short = (kept.sum(1) < keep).any(1)
-    # Many entries missing (ties, zeros): a greedy walk on top of what is kept is cheaper than single additions.
+    # Many entries missing (ties, zeros): one greedy walk on top of it is cheaper than single additions.
     full = keep * kept.shape[1]
     sparse = full - kept.sum((1, 2)) > full // 4
     lifted = torch.where(kept[sparse], torch.inf, scores[sparse].double())
