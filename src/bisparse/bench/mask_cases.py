@@ -152,7 +152,8 @@ def _methods() -> Iterable[Group]:
     """Every method against the exact one, on a smaller matrix because some are slow."""
     methods = ("exact", "greedy", "two_approx", "entropic", "flow")
     for pattern in MAIN:
-        yield tuple(MaskCase(method, pattern, METHODS_SIZE) for method in methods)
+        extra = ("product90",) if pattern == "2:4t" else ()
+        yield tuple(MaskCase(method, pattern, METHODS_SIZE) for method in (*methods, *extra))
     for kind in ("student", "zeros80"):
         yield tuple(MaskCase(method, "4:8t", METHODS_SIZE, kind) for method in methods)
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["draw_cost", "draw_methods"]
 
 COLOURS = {"2:4t": "#1f3a5f", "4:8t": "#3f7cac", "8:16t": "#5b9c6a", "16:32t": "#c8452d"}
+SIZES = (512, 1024, 2048, 4096, 8192)
 BASE = {"method": "exact", "data": "gaussian", "dtype": "float32", "start": "cold", "threads": 2}
 
 
@@ -44,6 +45,7 @@ def _draw_size(axis: Axes, rows: Sequence[Row]) -> None:
                 axis.plot(sizes, costs, style, color=colour, marker="o", markersize=4, label=label)
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
+    axis.set_xticks(SIZES, [str(size) for size in SIZES])
     axis.set_xlabel("side of the square matrix")
     axis.set_ylabel("ns per weight")
     axis.set_title(
@@ -105,8 +107,11 @@ def draw_methods(rows: Sequence[Row], path: Path) -> Path:
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.set_xlabel(f"time, ms ({size} x {size} float32, 2 threads; flow scaled up from a corner)")
-    axis.set_ylabel(f"proven gap (at most {floor:g} is drawn at {floor:g})")
-    axis.set_title("Left and low is better", fontsize=11, loc="left")
+    axis.set_ylabel("proven gap to the optimum")
+    axis.set_yticks(
+        [floor, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1], ["0", "1e-6", "1e-5", "0.01%", "0.1%", "1%", "10%"]
+    )
+    axis.set_title("Time and distance from the optimum: left and low is better", fontsize=11, loc="left")
     handles = [
         axis.scatter([], [], marker=shape, color="#555555", label=name) for name, shape in shapes.items()
     ]
@@ -131,6 +136,12 @@ def _tidy(axis: Axes) -> None:
     axis.grid(color="#e3e7ec", linewidth=0.7)
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8.5, frameon=False)
+    from matplotlib.ticker import LogLocator
+
+    axis.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter("{x:g}")
+    axis.tick_params(axis="y", which="minor", labelsize=8)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
 

@@ -99,7 +99,7 @@ def _methods(rows: Sequence[Row]) -> str:
     lines = []
     for pattern in MAIN:
         exact = _find(rows, pattern=pattern, size=1024)
-        for method in ("exact", "greedy", "two_approx", "entropic", "flow"):
+        for method in ("exact", "greedy", "two_approx", "entropic", "flow", "product90"):
             row = _find(rows, pattern=pattern, size=1024, method=method)
             if row is not None:
                 mark = "*" if row["extrapolated_from"] else ""

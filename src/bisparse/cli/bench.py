@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["bench", "masks", "show_masks"]
 
 UNITS = "passes: of torch.abs(w, out=buffer) over the same scores; gap: proven, 0 = no mask keeps more"
-CASE = ("pattern", "method", "size", "data", "dtype", "start", "threads")
+CASE = ("size", "data", "dtype", "start", "threads")
 
 bench = typer.Typer(
     name="bench", help="Measure this machine: times, ratios and proofs.", no_args_is_help=True
@@ -131,7 +131,7 @@ def _ratio_table(rows: Sequence[Row]) -> Table:
     """One line per row: where it differs from other rows, the time in three units, the proof."""
     from bisparse.bench.documents import plain_number
 
-    varying = [name for name in CASE if name == "pattern" or len({row[name] for row in rows}) > 1]
+    varying = [name for name in CASE if len({row[name] for row in rows}) > 1]
     common = ", ".join(f"{name} {rows[0][name]}" for name in CASE if rows and name not in varying)
     table = Table(
         title=f"{rows[0]['machine']}\n{common}" if rows else "No rows",
@@ -140,14 +140,18 @@ def _ratio_table(rows: Sequence[Row]) -> Table:
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    for name in varying:
-        table.add_column(name, no_wrap=True)
+    table.add_column("pattern", no_wrap=True)
+    table.add_column("method", no_wrap=True)
+    if varying:
+        table.add_column(", ".join(varying))
     for heading in ("ms", "passes", "ns/weight", "gap", "rounds"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         scaled = "*" if row["extrapolated_from"] else ""
         table.add_row(
-            *(str(row[name]) for name in varying),
+            str(row["pattern"]),
+            str(row["method"]),
+            *([" ".join(str(row[name]) for name in varying)] if varying else []),
             plain_number(1e3 * _number(row, "seconds")) + scaled,
             plain_number(_number(row, "passes")),
             plain_number(_number(row, "ns_per_weight")),
