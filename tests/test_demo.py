@@ -119,6 +119,18 @@ def test_command_prints_the_table_and_the_next_steps(tmp_path: Path) -> None:
     ]
 
 
+def test_the_named_next_commands_work_on_the_written_files(report: DemoReport, tmp_path: Path) -> None:
+    files = write_outputs(report, tmp_path)
+    again = tmp_path / "again.safetensors"
+    for arguments in (
+        ["inspect", str(files.sparse), "--pattern", "4:8t"],
+        ["prune", str(files.dense), "-o", str(again), "--pattern", "2:4t"],
+    ):
+        answer = CliRunner().invoke(app, arguments)
+        assert answer.exit_code == 0, answer.output
+    assert verify_mask(load_file(again)["0.weight"] != 0, "2:4t").feasible
+
+
 def test_command_prints_json_alone_and_reports_a_bad_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

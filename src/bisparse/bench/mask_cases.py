@@ -11,7 +11,7 @@ from typing import TypeAlias
 from bisparse.bench.ledger import Row
 from bisparse.bench.mask_scores import DATA_KINDS
 
-__all__ = ["KEY", "DTYPES", "Group", "MaskCase", "custom_grid", "full_grid", "quick_grid"]  # noqa: RUF022
+__all__ = ["DTYPES", "KEY", "Group", "MaskCase", "custom_grid", "full_grid", "quick_grid"]
 
 TRANSPOSABLE = ("2:4t", "1:4t", "4:8t", "2:8t", "8:16t", "16:32t")
 PLAIN = ("2:4", "4:8", "unstructured:0.5")

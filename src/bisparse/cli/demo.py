@@ -130,5 +130,5 @@ def _next_steps(files: DemoFiles) -> str:
         f"  bisparse prune {files.dense} -o {again} --pattern 2:4t\n"
         "  bisparse bench masks --quick\n"
         '  python -c "import bisparse as bs, torch; '
-        "print(bs.solve_mask(torch.rand(8, 8), '4:8t'))\""
+        "print(bs.solve_mask(torch.rand(8, 8), '4:8t').mask.int())\""
     )
