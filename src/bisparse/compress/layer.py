@@ -83,8 +83,8 @@ def solve_layer(
     """
     if isinstance(pattern, NM) and not weight.layout.oriented:
         raise ValueError(
-            f"{weight.name}: which axis of {tuple(weight.parameter.shape)} is the input is unknown, but {pattern} "
-            f"must know it; pass layouts={{{weight.name!r}: ...}} or use the transposable {pattern}t"
+            f"{weight.name}: {pattern} must know which axis of {tuple(weight.parameter.shape)} is the input; "
+            f"pass layouts={{{weight.name!r}: ...}} or use the transposable {pattern}t"
         )
     started = time.perf_counter()
     problem = _problem(weight, pattern, scores, statistics, damping)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = ["Stream", "Visit", "run_streams"]
 
@@ -40,6 +40,9 @@ class Stream:
     Attributes:
         work: what it runs.
         enter, leave: called before the stream continues and after it has paused or ended (to swap weights).
+        number: of its batch, to find the partner in the other network.
+        dense: whether it runs the dense network.
+        valid: which tokens of its batch are real.
         visit: where it waits, or ``None`` while it runs and after it has ended.
         result: what ``work`` returned.
     """
@@ -47,7 +50,9 @@ class Stream:
     work: Callable[[], Any]
     enter: Callable[[], None]
     leave: Callable[[], None]
-    tag: Any = None
+    number: int = 0
+    dense: bool = True
+    valid: Tensor | None = None
     visit: Visit | None = None
     result: Any = None
     _error: BaseException | None = None

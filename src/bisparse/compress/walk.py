@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from torch import nn
 
+from bisparse.compress.batch_norm import BatchNorm, NormTrial, trial_statistics
 from bisparse.compress.calibration import Call
 from bisparse.compress.gather import Gatherer
-from bisparse.compress.inputs import Stage, stages, visited_module
+from bisparse.compress.inputs import Features, Stage, stages, visited_module
 from bisparse.compress.overlay import Overlay
 from bisparse.compress.streams import Stream, run_streams
 from bisparse.scores import LayerStatistics
@@ -34,9 +35,18 @@ class Walk:
     """
 
     def __init__(
-        self, model: nn.Module, weights: Iterable[Weight], overlay: Overlay, solve: Solve, *, sequential: bool
+        self,
+        model: nn.Module,
+        weights: Iterable[Weight],
+        overlay: Overlay,
+        solve: Solve,
+        *,
+        sequential: bool = True,
+        known: Iterable[str] = (),
+        norms: Mapping[BatchNorm, Callable[[NormTrial], None]] | None = None,
     ) -> None:
         self._model, self._overlay, self._solve, self._sequential = model, overlay, solve, sequential
+        self._known, self._norms = frozenset(known), dict(norms or {})
         self._gatherer = Gatherer()
         self._weights = {weight.name: weight for weight in weights}
         self._stages = self._plan()
@@ -64,11 +74,12 @@ class Walk:
         Raises:
             ValueError: a module that no batch reaches, NaN activations, or whatever the model itself raises.
         """
-        modules = [module for module, found in self._stages.items() if found]
+        modules: list[nn.Module] = [module for module, found in self._stages.items() if found]
+        modules += list(self._norms) if self._sequential else []
         self._probe(calls[0], modules)
-        streams = [self._stream(call, dense=True) for call in calls]
+        streams = [self._stream(number, call, dense=True) for number, call in enumerate(calls)]
         if self._sequential:
-            streams += [self._stream(call, dense=False) for call in calls]
+            streams += [self._stream(number, call, dense=False) for number, call in enumerate(calls)]
         last = len(self._rank)
         run_streams(streams, modules, self._at, lambda module: self._rank.get(module, last))
         for name in self._gatherer.waiting():
@@ -89,18 +100,21 @@ class Walk:
             for handle in handles:
                 handle.remove()
         for module in modules:
-            for stage in self._stages[module]:
+            for stage in self._stages.get(module, []):
                 self._remaining.update({weight.name: calls[module] for weight in stage.weights})
 
-    def _stream(self, call: Call, *, dense: bool) -> Stream:
+    def _stream(self, number: int, call: Call, *, dense: bool) -> Stream:
         def nothing() -> None:
             return None
 
         enter, leave = (nothing, nothing) if dense else (self._overlay.enter, self._overlay.leave)
-        return Stream(partial(call.run, self._model), enter, leave, tag=(call, dense))
+        return Stream(partial(call.run, self._model), enter, leave, number, dense, call.valid)
 
     def _at(self, module: nn.Module, group: list[Stream]) -> None:
         """All streams that are going to call this module wait here."""
+        if isinstance(module, BatchNorm) and module in self._norms:
+            self._try_norm(module, group)
+            return
         plan = [
             stage for stage in self._stages[module] if any(w.name not in self._solved for w in stage.weights)
         ]
@@ -118,22 +132,33 @@ class Walk:
                     self._finish_stage(stage)
 
     def _gather(self, stage: Stage, group: list[Stream]) -> None:
-        dense = {id(s.tag[0]): s for s in group if s.tag[1]}
-        pruned = {id(s.tag[0]): s for s in group if not s.tag[1]}
-        for key, stream in (pruned if self._sequential else dense).items():
+        weights = [weight for weight in stage.weights if weight.name not in self._known | self._solved]
+        if not weights:
+            return
+        dense = {stream.number: stream for stream in group if stream.dense}
+        for stream in group:
+            if stream.dense and self._sequential:
+                continue
             inputs = self._features(stage, stream)
-            partner = dense.get(key)
-            targets = inputs if partner is None or partner is stream else self._features(stage, partner)
-            self._gatherer.add(stage.weights, inputs, targets)
+            partner = dense.get(stream.number)
+            targets = inputs if partner in (None, stream) else self._features(stage, partner)
+            self._gatherer.add(weights, inputs, targets)
 
-    def _features(self, stage: Stage, stream: Stream) -> dict[str, Any]:
-        call, dense = stream.tag
-        assert stream.visit is not None
+    def _features(self, stage: Stage, stream: Stream) -> dict[str, Features]:
         visit = stream.visit
-        if dense:
-            return stage.features(visit.args, visit.kwargs, call.valid)
+        assert visit is not None
+        if stream.dense:
+            return stage.features(visit.args, visit.kwargs, stream.valid)
         with self._overlay.worn():
-            return stage.features(visit.args, visit.kwargs, call.valid)
+            return stage.features(visit.args, visit.kwargs, stream.valid)
+
+    def _try_norm(self, norm: BatchNorm, group: list[Stream]) -> None:
+        inputs = {(s.number, s.dense): s.visit.args[0] for s in group if s.visit is not None}
+        numbers = [number for number, dense in inputs if dense and (number, False) in inputs]
+        decide = self._norms.pop(norm)
+        if numbers:
+            pruned, dense = ([inputs[number, kind] for number in numbers] for kind in (False, True))
+            decide(trial_statistics(norm, pruned, dense))
 
     def _finish_stage(self, stage: Stage) -> None:
         for weight in stage.weights:

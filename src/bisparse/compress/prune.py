@@ -1,0 +1,220 @@
+"""Pretrained to sparse in one call."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from torch import nn
+
+from bisparse.compress.calibration import Calibration, Call, calibration_calls, evaluation_state
+from bisparse.compress.checkpoint import LayerStore
+from bisparse.compress.recipe import Recipe, Reconstruct, resolve_recipe
+from bisparse.compress.report import PruneReport
+from bisparse.compress.session import Session
+from bisparse.compress.walk import Walk
+from bisparse.pattern import Pattern, parse_pattern
+from bisparse.scores import Scores
+from bisparse.weights import Layout, Selector, Selectors, Weight, WeightSelection, find_weights, matches
+
+__all__ = ["PatternChoice", "Pruned", "prune", "prune_"]
+
+_LOG = logging.getLogger(__name__)
+
+PatternChoice: TypeAlias = "str | Pattern | Mapping[Selector, str | Pattern]"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pruned:
+    """A pruned copy and its report."""
+
+    model: nn.Module
+    report: PruneReport
+
+
+def _assigned(pattern: PatternChoice, weights: WeightSelection) -> tuple[dict[str, Pattern], dict[str, str]]:
+    """Pattern by weight name, and the reason for every weight that gets none."""
+    left_out = {item.name: item.reason for item in weights.left_out}
+    if not isinstance(pattern, Mapping):
+        parsed = parse_pattern(pattern)
+        return {weight.name: parsed for weight in weights}, left_out
+    choices = [(selector, parse_pattern(value)) for selector, value in pattern.items()]
+    assigned: dict[str, Pattern] = {}
+    for weight in weights:
+        found = next((p for s, p in choices if matches(s, weight.name, weight.module)), None)
+        if found is None:
+            left_out[weight.name] = "no pattern of the mapping matches it"
+        else:
+            assigned[weight.name] = found
+    return assigned, left_out
+
+
+def _chosen(
+    model: nn.Module,
+    pattern: PatternChoice,
+    targets: Selectors | None,
+    ignore: Selectors | None,
+    layouts: Mapping[str, Layout] | None,
+) -> tuple[list[Weight], dict[str, Pattern], dict[str, str]]:
+    """Weights to prune, their patterns, and the reasons for the others."""
+    selection = find_weights(model, targets, ignore, layouts=layouts)
+    patterns, left_out = _assigned(pattern, selection)
+    weights = [weight for weight in selection if weight.name in patterns]
+    if not weights:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:8])
+        raise ValueError(f"no weight to prune ({reasons or 'the model has none'}); see targets= and ignore=")
+    for weight in weights:
+        _LOG.info("%s: %s (%s)", weight.name, patterns[weight.name], weight.reason)
+    for name, reason in left_out.items():
+        _LOG.info("%s: left out, %s", name, reason)
+    return weights, patterns, left_out
+
+
+@contextmanager
+def _progress(total: int, show: bool) -> Iterator[Callable[[str], None]]:
+    """A progress bar on the error stream, or nothing."""
+    if not show:
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("pruning", total=total)
+        yield lambda name: bar.update(task, advance=1, description=name)
+
+
+def prune_(
+    model: nn.Module,
+    pattern: PatternChoice,
+    *,
+    targets: Selectors | None = None,
+    ignore: Selectors | None = None,
+    scores: Scores = "auto",
+    reconstruct: Reconstruct = "auto",
+    calibration: Calibration | None = None,
+    sequential: bool = True,
+    batch_norm: bool = True,
+    damping: float = 1e-4,
+    layouts: Mapping[str, Layout] | None = None,
+    evaluate: Callable[[nn.Module], float] | None = None,
+    checkpoint_dir: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+    seed: int = 0,
+) -> PruneReport:
+    """Make a pretrained model sparse, in place.
+
+    Args:
+        model: any module; on any device, of any floating-point dtype. Its mode and gradient flags stay as
+            they are.
+        pattern: ``"4:8t"``, ``"2:4"``, ``"unstructured:0.5"``, a pattern, or a mapping from selectors (see
+            ``targets``) to patterns, of which the first that matches a weight counts.
+        targets: what to prune: dotted names, globs, ``re:`` expressions, module classes, callables; ``None``
+            = every weight of a known kind.
+        ignore: what to leave dense; ``None`` protects the first convolution, the last classifier or output
+            embedding, and embeddings; a list replaces that; ``[]`` protects nothing.
+        scores: what entries are worth: ``"magnitude"``, ``"wanda"``, ``"obs"``, ``"ria"``, a mapping from
+            weight names to tensors, or a callable ``(weight, statistics) -> tensor``.
+        reconstruct: ``"none"``, ``"bias"``, ``"least_squares"``, ``"adaprune"``, ``"sparsegpt"``, ``"alps"``,
+            each with ``"+distill"`` if wanted, or option objects, e.g. ``(Alps(), Distill(epochs=5))``.
+            ``sparsegpt`` and ``alps`` choose their own mask and refuse ``scores``. ``"auto"``: magnitude
+            without reconstruction when there is no calibration data, else ALPS and (up to 50 million
+            parameters) distillation.
+        calibration: an iterable of batches or a callable, see :func:`bisparse.compress.calibration_calls`. A
+            few hundred samples suffice; no labels are used. The data run through the model twice, plus one
+            batch.
+        sequential: gather inputs from the network pruned so far (targets always come from the dense one);
+            otherwise from the dense network, which is cheaper and less accurate.
+        batch_norm: try re-estimated running statistics at every batch norm; keep them where held-out
+            calibration samples come closer to the dense network (see ``report.batch_norms``).
+        damping: share of the mean of a Hessian's diagonal that is added to it.
+        layouts: layouts by parameter name, for classes that the library does not know.
+        evaluate: called with the model before and after; results in ``report.notes``.
+        checkpoint_dir: where every solved layer is stored, so that the same call goes on where it was
+            interrupted.
+        progress: show a progress bar on the error stream.
+        seed: of the last stage's shuffling; layer-wise methods are deterministic.
+
+    Returns:
+        PruneReport.
+
+    Raises:
+        ValueError: no matching weight, a layer that calibration never reaches, NaN activations, unknown
+            names, or options that contradict each other. Whatever is raised, the model is as it was before.
+    """
+    started = time.perf_counter()
+    weights, patterns, left_out = _chosen(model, pattern, targets, ignore, layouts)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    recipe = resolve_recipe(
+        scores, reconstruct, has_data=calibration is not None, parameters=parameters, damping=damping
+    )
+    settings = recipe.describe() | {"sequential": sequential, "batch_norm": batch_norm, "seed": seed}
+    notes: dict[str, Any] = {} if evaluate is None else {"evaluate_before": evaluate(model)}
+    store = None if checkpoint_dir is None else LayerStore(checkpoint_dir, settings)
+    with evaluation_state(model), _progress(len(weights), progress) as on_layer:
+        session = Session(patterns, recipe, store, on_layer)
+        calls = [] if calibration is None else calibration_calls(calibration, model)
+        _run(model, weights, session, calls, sequential=sequential, batch_norm=batch_norm)
+        notes |= _distilled(model, session, recipe, calls, seed)
+        session.overlay.commit()
+    if evaluate is not None:
+        notes["evaluate_after"] = evaluate(model)
+    return PruneReport(
+        layers=tuple(layer.report for layer in session.layers),
+        left_out=left_out,
+        settings=settings | {"batches": len(calls)},
+        batch_norms=session.norm_decisions,
+        seconds=time.perf_counter() - started,
+        notes=notes,
+    )
+
+
+def _run(
+    model: nn.Module,
+    weights: list[Weight],
+    session: Session,
+    calls: list[Call],
+    *,
+    sequential: bool,
+    batch_norm: bool,
+) -> None:
+    known = session.known(weights)
+    if not calls:
+        for weight in weights:
+            session.solve(weight, None)
+        return
+    norms = session.norm_trials(model) if batch_norm else {}
+    walk = Walk(
+        model, weights, session.overlay, session.solve, sequential=sequential, known=known, norms=norms
+    )
+    walk.run(calls)
+
+
+def _distilled(
+    model: nn.Module, session: Session, recipe: Recipe, calls: list[Call], seed: int
+) -> dict[str, Any]:
+    if recipe.distill is None or not recipe.distill.epochs:
+        return {}
+    started = time.perf_counter()
+    result = recipe.distill(model, session.values, session.masks, calls, seed)
+    for tensor, value in result.values.items():
+        session.put(tensor, value)
+    return {
+        "distill_loss_before": result.loss_before,
+        "distill_loss_after": result.loss_after,
+        "distill_kept": result.kept,
+        "distill_seconds": time.perf_counter() - started,
+    }
+
+
+def prune(model: nn.Module, pattern: PatternChoice, **options: Any) -> Pruned:
+    """Like :func:`prune_` (same arguments), but on a copy: returns the pruned copy and its report."""
+    duplicate = copy.deepcopy(model)
+    report = prune_(duplicate, pattern, **options)
+    return Pruned(duplicate, report)
