@@ -6,7 +6,9 @@ STAMP := $(VENV)/.ready
 CORE := $(wildcard csrc/*.cpp csrc/*.hpp csrc/isa/*) CMakeLists.txt pyproject.toml constraints.txt
 SANITIZED := build/sanitized
 
-.PHONY: demo test check core-test sanitize bench docs clean
+MODULES := build/modules.txt
+
+.PHONY: FORCE demo test check core-test sanitize bench docs clean
 
 demo: $(STAMP)
 	$(BIN)/bisparse demo
@@ -43,7 +45,11 @@ docs: $(STAMP)
 clean:
 	rm -rf build $(VENV)
 
-$(STAMP): $(CORE)
+# An editable install knows the modules by name, so it is renewed when their list changes.
+$(MODULES): FORCE
+	@mkdir -p build; find src -name '*.py' | sort | cmp -s - $@ || find src -name '*.py' | sort > $@
+
+$(STAMP): $(CORE) $(MODULES)
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch scikit-build-core nanobind cmake ninja
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation \

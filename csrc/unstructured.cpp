@@ -147,7 +147,7 @@ MaskAnswer solve_unstructured(const MaskProblem& problem, std::int64_t kept, int
       if (key == at.key && room > 0) problem.mask[index] = 1, --room;
     });
   }
-  answer.objective += static_cast<double>(at.ties) * keys.value(at.key);
+  if (at.ties > 0) answer.objective += static_cast<double>(at.ties) * keys.value(at.key);
   return answer;
 }
 

@@ -11,6 +11,7 @@ struct Lanes<float> {
   typedef std::int32_t Bits;
   static constexpr int count = BISPARSE_LANE_BYTES / 4;
   static constexpr Bits magnitude = 0x7fffffff, infinity = 0x7f800000, unit_scale = 254 << 23, least_scale = 1 << 23;
+  static constexpr float rounding = 0x1p-21f;  // of s - u - v for scores below 2
 };
 
 template <>
@@ -21,6 +22,7 @@ struct Lanes<double> {
   static constexpr int count = BISPARSE_LANE_BYTES / 8;
   static constexpr Bits magnitude = 0x7fffffffffffffff, infinity = 0x7ff0000000000000, unit_scale = 2046ll << 52,
                         least_scale = 1ll << 52;
+  static constexpr double rounding = 0x1p-49;
 };
 
 template <class T>
@@ -56,37 +58,52 @@ static inline V max(V a, V b) { return a > b ? a : b; }
 #endif
 
 template <class V>
+static inline bool any_set(V mask) {
+#if BISPARSE_LANE_BYTES == 64
+  return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0;
+#else
+  std::int64_t word[sizeof(V) / 8], all = 0;
+  __builtin_memcpy(word, &mask, sizeof mask);
+  for (std::int64_t w : word) all |= w;
+  return all != 0;
+#endif
+}
+
+template <class V>
 static inline bool all_set(V mask) {
-  for (unsigned i = 0; i < sizeof(V) / sizeof(mask[0]); ++i)
-    if (!mask[i]) return false;
-  return true;
+  return !any_set(~mask);
 }
 
 static inline int least(int a, int b) { return a < b ? a : b; }
-static inline int greatest(int a, int b) { return a > b ? a : b; }
+
+// The lanes of one vector in float64: as many vectors as needed.
+template <class T>
+struct Wide {
+  static constexpr int parts = sizeof(double) / sizeof(T);
+  Vec<double> part[parts];
+};
+
+static inline Wide<float> widen(Vec<float> x) {
+  typedef float HalfVec __attribute__((vector_size(BISPARSE_LANE_BYTES / 2)));
+  HalfVec half[2];
+  __builtin_memcpy(half, &x, sizeof x);
+  return {{__builtin_convertvector(half[0], Vec<double>), __builtin_convertvector(half[1], Vec<double>)}};
+}
+
+static inline Wide<double> widen(Vec<double> x) { return {{x}}; }
 
 // Sums in float64, lane by lane.
 template <class T>
-struct Sum;
-
-template <>
-struct Sum<float> {
-  typedef float HalfVec __attribute__((vector_size(BISPARSE_LANE_BYTES / 2)));
-  Vec<double> low = {}, high = {};
-  inline void add(Vec<float> x) {
-    HalfVec half[2];
-    __builtin_memcpy(half, &x, sizeof x);
-    low += __builtin_convertvector(half[0], Vec<double>);
-    high += __builtin_convertvector(half[1], Vec<double>);
+struct Sum {
+  Wide<T> total = {};
+  inline void add(const Wide<T>& x) {
+    for (int h = 0; h < Wide<T>::parts; ++h) total.part[h] += x.part[h];
   }
-  inline double lane(int l) const {
-    return l < Lanes<double>::count ? low[l] : high[l - Lanes<double>::count];
+  inline void scaled(Vec<T> by, double* out) const {
+    const Wide<T> factor = widen(by);
+    for (int h = 0; h < Wide<T>::parts; ++h) {
+      const Vec<double> product = total.part[h] * factor.part[h];
+      __builtin_memcpy(out + h * Lanes<double>::count, &product, sizeof product);
+    }
   }
-};
-
-template <>
-struct Sum<double> {
-  Vec<double> all = {};
-  inline void add(Vec<double> x) { all += x; }
-  inline double lane(int l) const { return all[l]; }
 };

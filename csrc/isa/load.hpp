@@ -15,6 +15,11 @@ static inline TilePlace place_of(const MaskProblem& p, std::int64_t tile) {
           static_cast<int>(p.cols - col < p.block ? p.cols - col : p.block)};
 }
 
+// Where the first entry of a complete tile lies in the scores and in the mask, counted in elements.
+struct Spot {
+  std::int64_t from, to;
+};
+
 static inline float widen_bits(std::uint32_t bits) {
   float value;
   __builtin_memcpy(&value, &bits, 4);
@@ -59,10 +64,9 @@ static inline void copy_entries(const Source* from, std::int64_t row_stride, std
   }
 }
 
-// Calls body(pointer to the entry (batch, row, col)) with the element type of the problem.
+// Calls body(pointer to the entry at `offset`) with the element type of the problem.
 template <class T, class Body>
-static inline void with_source(const MaskProblem& p, const TilePlace& at, Body body) {
-  const std::int64_t offset = at.batch * p.batch_stride + at.row * p.row_stride + at.col * p.col_stride;
+static inline __attribute__((always_inline)) void with_source(const MaskProblem& p, std::int64_t offset, Body body) {
   if constexpr (sizeof(T) == 4) {
     if (p.dtype == Dtype::f32) return body(static_cast<const float*>(p.scores) + offset);
     if (p.dtype == Dtype::bf16) return body(static_cast<const Brain*>(p.scores) + offset);
@@ -81,7 +85,7 @@ static inline void with_source(const MaskProblem& p, const TilePlace& at, Body b
 
 template <class T>
 static inline void copy_tile(const MaskProblem& p, const TilePlace& at, T* out, int out_row) {
-  with_source<T>(p, at, [&](const auto* from) {
+  with_source<T>(p, at.batch * p.batch_stride + at.row * p.row_stride + at.col * p.col_stride, [&](const auto* from) {
     copy_entries(from, p.row_stride, p.col_stride, at.rows, at.cols, out, out_row);
   });
 }
@@ -134,18 +138,19 @@ static inline __attribute__((always_inline)) void lanes_to_entries(Vec<T>* x) {
 template <class T>
 struct Range {
   Int<T> largest = {};   // bit pattern of the largest magnitude
-  Int<T> negative = {};  // set where an entry is below zero
+  Vec<T> least = {};     // least entry, at most 0
 
   // Takes magnitudes and notes signs, NaNs and infinities (their bit patterns exceed every number's).
   inline Vec<T> admit(Vec<T> x) {
-    negative |= x < T(0);
+    least = min(least, x);
     const Int<T> magnitude = (Int<T>)x & Lanes<T>::magnitude;
     largest = largest > magnitude ? largest : magnitude;
     return (Vec<T>)magnitude;
   }
   inline bool invalid(bool absolute) const {
+    if (!any_set((largest >= Lanes<T>::infinity) | (least < T(0)))) return false;
     for (int l = 0; l < Lanes<T>::count; ++l)
-      if (largest[l] >= Lanes<T>::infinity || (!absolute && negative[l])) return true;
+      if (largest[l] >= Lanes<T>::infinity || (!absolute && least[l] < T(0))) return true;
     return false;
   }
   // The power of two 1 / s that brings each lane's largest entry into [1, 4), denormals excepted, and s itself:

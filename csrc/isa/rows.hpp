@@ -17,7 +17,7 @@ static inline void select_groups(const Shape& shape, RowScratch<T>& w, std::uint
   for (int j = 0; j < m; ++j) {
     const Int<T> tie = (w.x[j] == level) & (room > 0), keep = (w.x[j] > level) | tie;
     room += tie;
-    sum.add((Vec<T>)((Int<T>)w.x[j] & keep));
+    sum.add(widen((Vec<T>)((Int<T>)w.x[j] & keep)));
     for (int l = 0; l < Lanes<T>::count; ++l) bytes[l * m + j] = static_cast<std::uint8_t>(keep[l] & 1);
   }
 }
@@ -63,7 +63,9 @@ static inline void solve_row(const MaskProblem& p, const Shape& shape, std::int6
       }
       Sum<T> sum;
       select_groups<T>(shape, w, bytes, sum);
-      for (int l = 0; l < taken; ++l) answer.objective += sum.lane(l);
+      double kept[lanes];
+      sum.scaled(splat<Vec<T>>(T(1)), kept);
+      for (int l = 0; l < taken; ++l) answer.objective += kept[l];
     }
     __builtin_memcpy(mask_at(p, at), bytes, static_cast<unsigned>(entries));
     col += entries;

@@ -34,7 +34,8 @@ struct TableShape {
 template <class T>
 struct HalfSweep {
   Vec<T> old_slack, new_slack;  // least distance of the old / new potentials from the order statistics that they separate
-  Vec<T> spread;                // least distance between those order statistics; 0 means a tie
+  Vec<T> moved;                 // largest change of a potential, if watched
+  Int<T> ties;                  // minus the number of lines whose two order statistics are equal, if watched
 };
 
 template <class T, class Shape>
@@ -59,8 +60,8 @@ static inline __attribute__((always_inline)) Straddle<Vec<T>> straddle_line(cons
 template <class T, class Shape>
 static inline __attribute__((always_inline)) HalfSweep<T> half_sweep(const Shape& shape, const Vec<T>* s, int line_step,
                                                                       int entry_step, const Vec<T>* across,
-                                                                      const Vec<T>* own, Vec<T>* next, bool relax) {
-  HalfSweep<T> seen{splat<Vec<T>>(T(1)), splat<Vec<T>>(T(1)), splat<Vec<T>>(T(1))};
+                                                                      const Vec<T>* own, Vec<T>* next, bool relax, bool watch) {
+  HalfSweep<T> seen{splat<Vec<T>>(T(1)), splat<Vec<T>>(T(1)), Vec<T>{}, Int<T>{}};
   for (int line = 0; line < shape.block(); ++line) {
     const Straddle<Vec<T>> at = straddle_line<T>(shape, s + line * line_step, entry_step, across);
     const Vec<T> spread = at.above - at.below, old = own[line];
@@ -70,7 +71,10 @@ static inline __attribute__((always_inline)) HalfSweep<T> half_sweep(const Shape
       point = min(max(old + T(1.6) * (point - old), at.below + margin), at.above - margin);
     }
     next[line] = point;
-    seen.spread = min(seen.spread, spread);
+    if (watch) {
+      seen.moved = max(seen.moved, max(point - old, old - point));
+      seen.ties += spread <= T(0);
+    }
     seen.old_slack = min(seen.old_slack, min(at.above - old, old - at.below));
     seen.new_slack = min(seen.new_slack, min(at.above - point, point - at.below));
   }
@@ -85,38 +89,42 @@ static inline void advance(V* own, const V* next, I held, int n) {
 template <class T>
 struct Progress {
   Int<T> proved = {};  // lanes whose mask is proved optimal
-  Int<T> tied = {};    // lanes given up on: ties in two consecutive sweeps
+  Int<T> tied = {};    // lanes whose ties are left to the completion
   int rounds = 0;
 };
 
-// Sweeps until every lane is proved or tied, at most `rounds` times. A lane that is done is frozen, so what happens to a
-// tile never depends on its neighbours. `fresh`: u is not set yet, the first sweep takes plain midpoints.
+// Sweeps until every lane is proved or tied, at most `rounds` times. A lane counts as tied when a quarter of its columns
+// are in two sweeps running (many zeros), or when some are and nothing moves any more (coarsely rounded scores). A lane that is done is frozen, so what happens to a
+// tile never depends on its neighbours; `idle` lanes hold none. `fresh`: u is not set yet, the first sweep takes plain midpoints.
 template <class T, class Shape>
 static inline __attribute__((always_inline)) Progress<T> sweep(const Shape& shape, const Vec<T>* s, Vec<T>* u, Vec<T>* v,
-                                                               int rounds, bool fresh) {
+                                                               int rounds, bool fresh, Int<T> idle) {
   const int m = shape.block();
   Progress<T> state;
+  state.tied = idle;
   Vec<T> next[kMaxBlock];
-  Int<T> columns_hold = {}, tie_before = {};
+  Int<T> columns_hold = {}, many_before = {};
   for (int t = 0; t < rounds; ++t) {
     const bool relax = m >= 8 && !(fresh && t == 0);
     state.rounds = t + 1;
-    const HalfSweep<T> by_row = half_sweep<T>(shape, s, m, 1, v, u, next, relax);
+    const HalfSweep<T> by_row = half_sweep<T>(shape, s, m, 1, v, u, next, relax, false);
     const Int<T> row_proof = columns_hold & (by_row.old_slack > T(0));
     state.proved |= row_proof & ~state.tied;
     advance(u, next, state.proved | state.tied, m);
     if (all_set(state.proved | state.tied)) break;
 
-    const HalfSweep<T> by_column = half_sweep<T>(shape, s, 1, m, u, v, next, relax);
+    const HalfSweep<T> by_column = half_sweep<T>(shape, s, 1, m, u, v, next, relax, true);
     const Int<T> column_proof = (by_row.new_slack > T(0)) & (by_column.old_slack > T(0)) & ~row_proof;
     state.proved |= column_proof & ~state.tied;
     columns_hold = by_column.new_slack > T(0);
-    const Int<T> tie = min(by_row.spread, by_column.spread) <= T(0);
+    const Int<T> many = by_column.ties * 4 < -m;
+    const Int<T> still = (by_column.ties < 0) & (by_column.moved < T(16) * Lanes<T>::rounding);
     const Int<T> held = state.proved | state.tied;
-    state.tied |= tie & tie_before & ~state.proved;
-    tie_before = tie;
+    state.tied |= ((many & many_before) | still) & ~state.proved;
+    many_before = many;
     advance(v, next, held, m);
     if (all_set(state.proved | state.tied)) break;
   }
+  state.tied &= ~idle;
   return state;
 }

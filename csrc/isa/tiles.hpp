@@ -9,7 +9,9 @@ struct TileScratch {
   T kept_u[kChunkTiles * kMaxBlock], kept_v[kChunkTiles * kMaxBlock];  // potentials of unfinished tiles
   double objective[kChunkTiles], slack[kChunkTiles];
   std::int32_t queue[2][kChunkTiles];
+  Spot spot[kChunkTiles];
   Tile tile;
+  TieProblem ties;
 };
 
 // Complete tiles of one chunk, one per lane; idle lanes repeat the first.
@@ -17,9 +19,12 @@ template <class T>
 struct Group {
   int size;
   const std::int32_t* member;  // indices in the chunk
-  TilePlace place[Lanes<T>::count];
-  bool side_by_side;  // neighbours in one row of tiles: stores can run across them
+  std::int64_t first_tile;     // of the chunk
+  Spot spot[Lanes<T>::count];
+  bool side_by_side;           // neighbours in one row of tiles: loads and stores can run across them
   Range<T> range;
+
+  inline TilePlace place(const MaskProblem& p, int lane) const { return place_of(p, first_tile + member[lane]); }
 };
 
 // Tiles are swept in stages and regrouped in between, so that finished lanes do not idle.
@@ -30,11 +35,32 @@ static inline int stage_rounds(int block, int stage) {
 }
 
 template <class T>
-static inline void place_group(const MaskProblem& p, std::int64_t first_tile, Group<T>& g) {
+static inline void locate_group(const MaskProblem& p, Group<T>& g, const TileScratch<T>& w) {
   constexpr int last = Lanes<T>::count - 1;
-  for (int l = 0; l <= last; ++l) g.place[l] = place_of(p, first_tile + g.member[l < g.size ? l : 0]);
-  g.side_by_side = g.size == last + 1 && g.member[last] - g.member[0] == last && g.place[0].row == g.place[last].row &&
-                   g.place[0].batch == g.place[last].batch;
+  const int final = g.member[g.size - 1], reach = last * p.block;
+  g.side_by_side = g.size == last + 1 && final - g.member[0] == last && w.spot[final].to - w.spot[g.member[0]].to == reach;
+  for (int l = 0; l <= last; ++l) g.spot[l] = w.spot[g.member[l < g.size ? l : 0]];
+}
+
+// [lane][column] of one row of the tiles to [column][lane].
+template <class T, class Shape>
+static inline __attribute__((always_inline)) void transpose_row(const Shape& shape, const T* raw, Vec<T>* s, Range<T>& range) {
+  constexpr int lanes = Lanes<T>::count;
+  if constexpr (Shape::fixed) {
+    constexpr int M = Shape::block();
+    Vec<T> x[M];
+    __builtin_memcpy(x, raw, sizeof x);
+    lanes_to_entries<T, M>(x);
+#pragma GCC unroll 64
+    for (int j = 0; j < M; ++j) s[j] = range.admit(x[j]);
+  } else {
+    const int m = shape.block();
+    for (int j = 0; j < m; ++j) {
+      Vec<T> x;
+      for (int l = 0; l < lanes; ++l) x[l] = raw[l * m + j];
+      s[j] = range.admit(x);
+    }
+  }
 }
 
 template <class T, class Shape>
@@ -42,25 +68,17 @@ static inline __attribute__((always_inline)) void load_group(const MaskProblem& 
                                                              TileScratch<T>& w) {
   const int m = shape.block();
   constexpr int lanes = Lanes<T>::count;
-  T* raw = reinterpret_cast<T*>(w.raw);
-  for (int l = 0; l < lanes; ++l) copy_tile(p, g.place[l], raw + l * m, lanes * m);
   g.range = Range<T>();
-  for (int i = 0; i < m; ++i) {
-    if constexpr (Shape::fixed) {
-      constexpr int M = Shape::block();
-      Vec<T> x[M];
-#pragma GCC unroll 64
-      for (int j = 0; j < M; ++j) x[j] = w.raw[i * M + j];
-      lanes_to_entries<T, M>(x);
-#pragma GCC unroll 64
-      for (int j = 0; j < M; ++j) w.s[i * M + j] = g.range.admit(x[j]);
-    } else {
-      for (int j = 0; j < m; ++j) {
-        Vec<T> x;
-        for (int l = 0; l < lanes; ++l) x[l] = raw[(i * lanes + l) * m + j];
-        w.s[i * m + j] = g.range.admit(x);
-      }
-    }
+  if (g.side_by_side && p.col_stride == 1 && p.dtype == (sizeof(T) == 4 ? Dtype::f32 : Dtype::f64)) {
+    const T* from = static_cast<const T*>(p.scores) + g.spot[0].from;
+    for (int i = 0; i < m; ++i) transpose_row(shape, from + i * p.row_stride, w.s + i * m, g.range);
+  } else {
+    T* raw = reinterpret_cast<T*>(w.raw);
+    with_source<T>(p, 0, [&](const auto* scores) {
+      for (int l = 0; l < lanes; ++l)
+        copy_entries(scores + g.spot[l].from, p.row_stride, p.col_stride, m, m, raw + l * m, lanes * m);
+    });
+    for (int i = 0; i < m; ++i) transpose_row(shape, raw + i * lanes * m, w.s + i * m, g.range);
   }
   const Vec<T> shrink = g.range.shrink();
   for (int e = 0; e < m * m; ++e) w.s[e] *= shrink;
@@ -75,7 +93,7 @@ static inline void load_potentials(const MaskProblem& p, int stage, const Group<
   for (int e = 0; e < m; ++e) w.u[e] = w.v[e] = Vec<T>{};
   if (stage == 0 && !warm) return;
   for (int l = 0; l < g.size; ++l) {
-    const TilePlace& at = g.place[l];
+    const TilePlace at = g.place(p, l);
     const std::int64_t slot = stage == 0 ? (at.batch * p.tile_rows() + at.row / m) * p.cols + at.col
                                          : static_cast<std::int64_t>(g.member[l]) * m;
     for (int e = 0; e < m; ++e) {
@@ -116,7 +134,7 @@ static inline __attribute__((always_inline)) void store_row(const MaskProblem& p
         const Vec<T> s = w.s[i * m + q * 4 + b];
         const Int<T> keep = (s - w.v[q * 4 + b]) > w.u[i];
         word[q] |= keep & (1 << 8 * b);
-        sum.add((Vec<T>)((Int<T>)s & keep));
+        sum.add(widen((Vec<T>)((Int<T>)s & keep)));
       }
     }
     Vec<T> x[words];
@@ -129,7 +147,7 @@ static inline __attribute__((always_inline)) void store_row(const MaskProblem& p
       __builtin_memcpy(x, y, sizeof y);
     }
     if (g.side_by_side) {
-      __builtin_memcpy(mask_at(p, g.place[0]) + i * p.cols, x, sizeof x);
+      __builtin_memcpy(p.mask + g.spot[0].to + i * p.cols, x, sizeof x);
       return;
     }
     __builtin_memcpy(bytes, x, sizeof x);
@@ -137,12 +155,12 @@ static inline __attribute__((always_inline)) void store_row(const MaskProblem& p
     for (int j = 0; j < m; ++j) {
       const Vec<T> s = w.s[i * m + j];
       const Int<T> keep = (s - w.v[j]) > w.u[i];
-      sum.add((Vec<T>)((Int<T>)s & keep));
+      sum.add(widen((Vec<T>)((Int<T>)s & keep)));
       for (int l = 0; l < g.size; ++l) bytes[l * m + j] = keep[l] != 0;
     }
   }
   for (int l = 0; l < g.size; ++l)
-    if (wanted[l]) __builtin_memcpy(mask_at(p, g.place[l]) + i * p.cols, bytes + l * m, static_cast<unsigned>(m));
+    if (wanted[l]) __builtin_memcpy(p.mask + g.spot[l].to + i * p.cols, bytes + l * m, static_cast<unsigned>(m));
 }
 
 template <class T, class Shape>
@@ -151,13 +169,25 @@ static inline __attribute__((always_inline)) void store_proved(const MaskProblem
   Sum<T> sum;
   for (int i = 0; i < shape.block(); ++i) store_row(p, shape, g, w, proved, i, sum);
   const Vec<T> restore = g.range.restore();
-  for (int l = 0; l < g.size; ++l) {
-    if (!proved[l]) continue;
-    w.objective[g.member[l]] = sum.lane(l) * static_cast<double>(restore[l]);
-    w.slack[g.member[l]] = 0;
-    if (p.row_duals || p.column_duals)
-      store_duals<T>(p, g.place[l], [&](int i) { return w.u[i][l] * restore[l]; },
+  alignas(64) double kept[Lanes<T>::count];
+  sum.scaled(restore, kept);
+  if (g.side_by_side) __builtin_memcpy(w.objective + g.member[0], kept, sizeof kept);
+  else
+    for (int l = 0; l < g.size; ++l)
+      if (proved[l]) w.objective[g.member[l]] = kept[l];
+  if (!p.row_duals && !p.column_duals) return;
+  for (int l = 0; l < g.size; ++l)
+    if (proved[l])
+      store_duals<T>(p, g.place(p, l), [&](int i) { return w.u[i][l] * restore[l]; },
                      [&](int j) { return w.v[j][l] * restore[l]; });
+}
+
+// Bits to bytes, eight columns at a time.
+static inline void store_bits(std::uint8_t* to, std::uint64_t bits, int columns) {
+  for (int j = 0; j < columns; j += 8, bits >>= 8) {
+    const std::uint64_t spread = ((bits & 0xff) * 0x0101010101010101ull) & 0x8040201008040201ull;
+    const std::uint64_t bytes = ((spread + 0x7f7f7f7f7f7f7f7full) >> 7) & 0x0101010101010101ull;
+    __builtin_memcpy(to + j, &bytes, static_cast<unsigned>(least(8, columns - j)));
   }
 }
 
@@ -165,8 +195,7 @@ template <class T>
 static inline void store_tile(const MaskProblem& p, const TilePlace& at, TileScratch<T>& w, int member, double restore) {
   const Tile& t = w.tile;
   std::uint8_t* mask = mask_at(p, at);
-  for (int i = 0; i < t.rows; ++i)
-    for (int j = 0; j < t.cols; ++j) mask[i * p.cols + j] = t.kept[i] >> j & 1;
+  for (int i = 0; i < t.rows; ++i) store_bits(mask + i * p.cols, t.kept[i], t.cols);
   w.objective[member] = tile_objective(t) * restore;
   w.slack[member] = tile_slack(t) * restore;
   store_duals<T>(p, at, [&](int i) { return t.u[i] * restore; }, [&](int j) { return t.v[j] * restore; });
@@ -181,7 +210,86 @@ static inline void repair_lane(const MaskProblem& p, const Group<T>& g, TileScra
     for (int j = 0; j < m; ++j) t.s[i][j] = w.s[i * m + j][l];
   for (int j = 0; j < m; ++j) t.v[j] = w.v[j][l];
   repair(t);
-  store_tile(p, g.place[l], w, g.member[l], static_cast<double>(g.range.restore()[l]));
+  store_tile(p, g.place(p, l), w, g.member[l], static_cast<double>(g.range.restore()[l]));
+}
+
+// The ties of every lane at its potentials, up to rounding, as bit words per row. `w.u` is brought to the thresholds of `w.v` first.
+template <class T>
+struct TieWords {
+  Int<T> above[kMaxBlock], level[kMaxBlock];
+};
+
+template <class T, class Shape>
+static inline void find_ties(const Shape& shape, TileScratch<T>& w, Int<T> tied, TieWords<T>& words) {
+  const int m = shape.block();
+  Vec<T> next[kMaxBlock];
+  half_sweep<T>(shape, w.s, m, 1, w.v, w.u, next, false, false);
+  advance(w.u, next, ~tied, m);
+  for (int i = 0; i < m; ++i) {
+    words.above[i] = words.level[i] = Int<T>{};
+    for (int j = 0; j < m; ++j) {
+      const Vec<T> reduced = w.s[i * m + j] - w.v[j];
+      const Int<T> place = Int<T>{} + static_cast<typename Lanes<T>::Bits>(bit(j));
+      words.above[i] |= (reduced > w.u[i] + Lanes<T>::rounding) & place;
+      words.level[i] |= (reduced >= w.u[i] - Lanes<T>::rounding) & place;
+    }
+  }
+}
+
+// Decides the ties of the lanes in `stuck`: what is kept takes the place of `words.above`. Returns the lanes that could be
+// completed.
+template <class T>
+static inline Int<T> decide_ties(const MaskProblem& p, TieProblem& t, Int<T> stuck, TieWords<T>& words) {
+  t.size = p.block, t.keep = p.keep;
+  const std::uint64_t columns = ~std::uint64_t(0) >> (64 - p.block);
+  Int<T> completed = {};
+  for (int l = 0; l < Lanes<T>::count; ++l) {
+    if (!stuck[l]) continue;
+    for (int i = 0; i < t.size; ++i) {
+      t.above[i] = static_cast<std::uint64_t>(words.above[i][l]) & columns;
+      t.level[i] = static_cast<std::uint64_t>(words.level[i][l]) & columns & ~t.above[i];
+    }
+    if (!complete_ties(t)) continue;
+    completed[l] = -1;
+    for (int i = 0; i < t.size; ++i)
+      words.above[i][l] = static_cast<typename Lanes<T>::Bits>(t.above[i] | t.taken[i]);
+  }
+  return completed;
+}
+
+// Stores the completed lanes whose slack, computed in float64, is at most 1e-8 of the objective (ties are ties up to the
+// rounding of s - v); the others lose their flag.
+template <class T>
+static inline void store_completed(const MaskProblem& p, const Group<T>& g, TileScratch<T>& w, const TieWords<T>& words,
+                                   Int<T>& completed) {
+  const int m = p.block;
+  Sum<T> objective, slack;
+  for (int i = 0; i < m; ++i)
+    for (int j = 0; j < m; ++j) {
+      const Vec<T> s = w.s[i * m + j];
+      const Int<T> keep = (words.above[i] & static_cast<typename Lanes<T>::Bits>(bit(j))) != 0;
+      const Wide<T> score = widen(s), u = widen(w.u[i]), v = widen(w.v[j]);
+      Wide<T> wrong = widen((Vec<T>)((Int<T>)splat<Vec<T>>(T(1)) | (keep & ~Lanes<T>::magnitude)));  // -1 where kept
+      for (int h = 0; h < Wide<T>::parts; ++h)
+        wrong.part[h] = max(wrong.part[h] * (score.part[h] - u.part[h] - v.part[h]), Vec<double>{});
+      slack.add(wrong);
+      objective.add(widen((Vec<T>)((Int<T>)s & keep)));
+    }
+  double kept[Lanes<T>::count], lost[Lanes<T>::count];
+  const Vec<T> restore = g.range.restore();
+  objective.scaled(restore, kept);
+  slack.scaled(restore, lost);
+  for (int l = 0; l < g.size; ++l) {
+    completed[l] &= -static_cast<typename Lanes<T>::Bits>(lost[l] <= 1e-8 * kept[l]);
+    if (!completed[l]) continue;
+    for (int i = 0; i < m; ++i)
+      store_bits(p.mask + g.spot[l].to + i * p.cols, static_cast<std::uint64_t>(words.above[i][l]), m);
+    w.objective[g.member[l]] = kept[l];
+    w.slack[g.member[l]] = lost[l];
+    if (p.row_duals || p.column_duals)
+      store_duals<T>(p, g.place(p, l), [&](int i) { return w.u[i][l] * restore[l]; },
+                     [&](int j) { return w.v[j][l] * restore[l]; });
+  }
 }
 
 // A tile cut by the edge: at most `keep` per line. Returns false on invalid scores.
@@ -216,47 +324,85 @@ static inline void solve_group(const MaskProblem& p, const Shape& shape, int sta
     return;
   }
   load_potentials(p, stage, g, w);
-  const Progress<T> state = sweep<T>(shape, w.s, w.u, w.v, stage_rounds(m, stage), stage == 0);
+  Int<T> idle = {};
+  for (int l = g.size; l < Lanes<T>::count; ++l) idle[l] = -1;
+  const Progress<T> state = sweep<T>(shape, w.s, w.u, w.v, stage_rounds(m, stage), stage == 0, idle);
   int rounds = state.rounds;
   for (int before = 0; before < stage; ++before) rounds += stage_rounds(m, before);
   if (rounds > answer.rounds) answer.rounds = rounds;
-  store_proved(p, shape, g, w, state.proved);
+  if (any_set(state.proved)) store_proved(p, shape, g, w, state.proved);
+  if (all_set(state.proved | idle)) return;
+  const Int<T> stuck = (stage + 1 == kStages ? ~idle : state.tied) & ~state.proved;
+  Int<T> completed = {};
+  if (m <= static_cast<int>(8 * sizeof(T)) && any_set(stuck)) {
+    TieWords<T> words;
+    find_ties(shape, w, stuck, words);
+    completed = decide_ties(p, w.ties, stuck, words);
+    store_completed(p, g, w, words, completed);
+  }
   for (int l = 0; l < g.size; ++l) {
-    if (state.proved[l]) continue;
-    if (state.tied[l] || stage + 1 == kStages) {
+    const int member = g.member[l];
+    if (state.proved[l] || completed[l]) continue;
+    if (stuck[l]) {
       repair_lane(p, g, w, l);
       ++answer.repaired;
     } else {
-      const int member = g.member[l];
       for (int e = 0; e < m; ++e) w.kept_u[member * m + e] = w.u[e][l], w.kept_v[member * m + e] = w.v[e][l];
       next[next_size++] = member;
     }
   }
 }
 
+// Eight running sums hide the latency of addition; their order is fixed, so the bits are.
+static inline double sum_in_order(const double* x, std::int64_t count) {
+  double part[8] = {};
+  for (std::int64_t e = 0; e < count; ++e) part[e & 7] += x[e];
+  return ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
+}
+
+// Solves the tiles cut by the edge and queues the complete ones; returns how many those are.
+template <class T>
+static inline int start_chunk(const MaskProblem& p, std::int64_t first_tile, std::int64_t count, TileScratch<T>& w,
+                              MaskAnswer& answer) {
+  int size = 0;
+  for (int member = 0; member < count; ++member) w.slack[member] = 0;
+  for (int member = 0; member < count;) {  // the tiles of one row of tiles, left to right
+    const TilePlace at = place_of(p, first_tile + member);
+    Spot spot{at.batch * p.batch_stride + at.row * p.row_stride + at.col * p.col_stride,
+              (at.batch * p.rows + at.row) * p.cols + at.col};
+    std::int64_t col = at.col;
+    for (; member < count && col < p.cols; ++member, col += p.block) {
+      if (at.rows < p.block || col + p.block > p.cols) {
+        if (!solve_cut_tile(p, place_of(p, first_tile + member), w, member)) answer.invalid = true;
+        continue;
+      }
+      w.spot[member] = spot;
+      w.queue[0][size++] = member;
+      spot.from += p.block * p.col_stride, spot.to += p.block;
+    }
+  }
+  return size;
+}
+
 template <class T, class Shape>
 static inline void solve_chunk(const MaskProblem& p, const Shape& shape, std::int64_t first_tile, std::int64_t count,
                                TileScratch<T>& w, MaskAnswer& answer) {
-  int size = 0;
-  for (int member = 0; member < count; ++member) {
-    const TilePlace at = place_of(p, first_tile + member);
-    if (at.rows == p.block && at.cols == p.block) w.queue[0][size++] = member;
-    else if (!solve_cut_tile(p, at, w, member)) answer.invalid = true;
-  }
+  int size = start_chunk(p, first_tile, count, w, answer);
+  Group<T> g;
+  g.first_tile = first_tile;
   for (int stage = 0; stage < kStages && size > 0 && !answer.invalid; ++stage) {
     int next_size = 0;
-    Group<T> g;
     for (int done = 0; done < size && !answer.invalid; done += g.size) {
       g.member = w.queue[stage & 1] + done;
       g.size = least(Lanes<T>::count, size - done);
-      place_group(p, first_tile, g);
+      locate_group(p, g, w);
       solve_group(p, shape, stage, g, w, w.queue[~stage & 1], next_size, answer);
     }
     size = next_size;
   }
   if (answer.invalid) return;
-  for (int member = 0; member < count; ++member)
-    answer.objective += w.objective[member], answer.slack += w.slack[member];
+  answer.objective += sum_in_order(w.objective, count);
+  answer.slack += sum_in_order(w.slack, count);
 }
 
 template <int M, int K>

@@ -43,7 +43,7 @@ def as_scores(scores: Scores) -> Tensor:
             f"scores have shape {tuple(tensor.shape)}: a mask needs at least two dimensions (..., rows, columns); "
             "rows are output features, columns input features; reshape the scores"
         )
-    return _native(tensor.detach()).reshape(-1, *tensor.shape[-2:])
+    return _native(tensor.detach()).unsqueeze(0).flatten(0, -3)
 
 
 def first_invalid(scores: Tensor, *, signed: bool) -> str:
