@@ -28,7 +28,7 @@ class Block:
         offset: first byte, counted from the tensor's first.
         nbytes: size.
         shape: its shape as a tensor of the same number of dimensions; ``()`` for bytes that are only copied.
-        layout: how that piece is read as matrices; ``None`` for bytes that are only copied.
+        layout: how that piece is read as matrices; ``None`` where that does not matter, and for copies.
     """
 
     offset: int

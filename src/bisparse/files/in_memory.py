@@ -21,7 +21,6 @@ from bisparse.files.safetensors_reader import SafetensorsFile
 from bisparse.files.selection import Choice
 from bisparse.files.stream import Masker, Progress
 from bisparse.pattern import Unstructured
-from bisparse.weights import Layout
 
 __all__ = ["load_content", "prune_tensors", "save_pickle"]
 
@@ -75,10 +74,7 @@ def prune_tensors(
 def _prune(tensor: Tensor, choice: Choice, masker: Masker) -> Tally:
     values = tensor.detach()
     dense = values.contiguous()
-    layout = choice.layout
-    if layout is None and isinstance(masker.pattern, Unstructured):
-        layout = Layout("conv")
-    assert layout is not None, "a chosen tensor has a layout: `choose` refuses the others"
+    layout = None if isinstance(masker.pattern, Unstructured) else choice.layout
     try:
         tally = mask_block(dense, layout, masker.pattern, method=masker.method, threads=masker.threads)
     except CheckpointError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from bisparse.weights import Layout, as_matrices, from_matrices
 __all__ = ["Tally", "bits_of", "count_nonzero", "magnitude_of", "mask_block"]
 
 _UNSIGNED = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32, 8: torch.uint64}
+_PIECE = 1 << 17
 Bits = npt.NDArray[Any]
 
 
@@ -59,7 +60,9 @@ class Tally:
         return [getattr(self, name) for name in self.__dataclass_fields__]
 
 
-def mask_block(weight: Tensor, layout: Layout, pattern: Pattern, *, method: str, threads: int) -> Tally:
+def mask_block(
+    weight: Tensor, layout: Layout | None, pattern: Pattern, *, method: str, threads: int
+) -> Tally:
     """Find the best mask by magnitude for a block and zero everything else, in place.
 
     All passes but the solver's work on the bits with NumPy, in this thread alone: many blocks are masked at
@@ -67,7 +70,7 @@ def mask_block(weight: Tensor, layout: Layout, pattern: Pattern, *, method: str,
 
     Args:
         weight: contiguous floating-point block on the CPU; changed in place.
-        layout: how it is read as matrices.
+        layout: how it is read as matrices; ``None`` for patterns that do not care.
         pattern: what masks are allowed.
         method: the solver.
         threads: threads of the solver.
@@ -80,16 +83,16 @@ def mask_block(weight: Tensor, layout: Layout, pattern: Pattern, *, method: str,
     """
     bits = bits_of(weight)
     before = count_nonzero(bits)
+    scores = weight.reshape(1, -1) if layout is None else as_matrices(weight, layout)
     try:
-        result = solve_mask(
-            as_matrices(weight, layout), pattern, method=method, magnitude=True, threads=threads
-        )
+        result = solve_mask(scores, pattern, method=method, magnitude=True, threads=threads)
     except ValueError:
         if bool(torch.isfinite(weight).all()):
             raise
         raise CheckpointError(_first_not_finite(weight)) from None
     total = magnitude_of(weight)
-    mask = from_matrices(result.mask, layout, weight.shape).reshape(-1).numpy()
+    found = result.mask if layout is None else from_matrices(result.mask, layout, weight.shape)
+    mask = found.reshape(-1).numpy()
     kept = int(np.count_nonzero(mask))
     # Bits, not values: a product of floats would leave -0.0 where a negative weight was.
     np.multiply(bits, mask, out=bits)
@@ -106,22 +109,35 @@ def bits_of(tensor: Tensor) -> Bits:
 
 def count_nonzero(bits: Bits) -> int:
     """How many floating-point entries are neither 0.0 nor -0.0, from their bits."""
-    zeros_or_not = int(np.count_nonzero(bits))
-    if not zeros_or_not:
-        return 0
     negative_zero = bits.dtype.type(1 << (8 * bits.itemsize - 1))
-    return zeros_or_not - int(np.count_nonzero(bits == negative_zero))
+    return sum(
+        int(np.count_nonzero(piece)) - int(np.count_nonzero(piece == negative_zero))
+        for piece in _pieces(bits)
+    )
 
 
 def magnitude_of(weight: Tensor) -> float:
-    """Sum of the absolute values, accumulated pairwise in float32 or wider."""
+    """Sum of the absolute values: pairwise in float32 or wider over short pieces, these in float64."""
+    flat = weight.detach().reshape(-1)
     if weight.dtype == torch.bfloat16:
-        bits = bits_of(weight)
-        # A bfloat16 is the upper half of a float32, without its sign here.
-        values = np.left_shift(bits & np.uint16(0x7FFF), np.uint32(16), dtype=np.uint32).view(np.float32)
-        return float(values.sum())
-    array = (weight.float() if weight.dtype == torch.float16 else weight).detach().reshape(-1).numpy()
-    return float(np.abs(array).sum())
+        return sum(_magnitude_of_bfloat16(piece) for piece in _pieces(bits_of(weight)))
+    pieces = _pieces(flat.numpy())
+    if weight.dtype == torch.float16:
+        pieces = (piece.astype(np.float32) for piece in pieces)
+    return sum(float(np.abs(piece).sum()) for piece in pieces)
+
+
+def _magnitude_of_bfloat16(bits: Bits) -> float:
+    """A bfloat16 is the upper half of a float32; its sign is masked away. Two at a time if they pair up."""
+    words = bits.view(np.uint32) if bits.size % 2 == 0 else bits.astype(np.uint32)
+    upper = (words & np.uint32(0x7FFF0000)).view(np.float32).sum()
+    lower = (np.left_shift(words, np.uint32(16)) & np.uint32(0x7FFF0000)).view(np.float32).sum()
+    return float(upper) + float(lower)
+
+
+def _pieces(array: Bits) -> Iterator[Bits]:
+    """Pieces that stay in the cache, with whatever is computed from them."""
+    return (array[start : start + _PIECE] for start in range(0, array.size, _PIECE))
 
 
 def _first_not_finite(weight: Tensor) -> str:

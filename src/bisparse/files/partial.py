@@ -107,6 +107,8 @@ class PartialOutput:
             self._drop_replaced()
             return True
         self._refuse_overwriting()
+        if journal.complete and os.path.lexists(self.output):
+            self._drop_replaced()  # of a run that was killed after its output had got its name
         if journal.new and os.path.lexists(self.path) and not self._force:
             raise OutputError(
                 f"{self.path} is in the way and was not left by bisparse: move it, or use --force"

@@ -82,8 +82,7 @@ def _joined(checkpoint: Checkpoint) -> OutputFile:
 def weight_blocks(entry: TensorEntry, layout: Layout | None, pattern: Pattern) -> Iterator[Block]:
     """The pieces of a weight that can be masked one by one; a whole-tensor pattern has only one."""
     if isinstance(pattern, Unstructured):
-        whole = layout or Layout("linear" if len(entry.shape) == 2 else "conv")
-        yield Block(0, entry.nbytes, entry.shape, whole)
+        yield Block(0, entry.nbytes, entry.shape)
     elif layout is not None:
         yield from matrix_blocks(entry, layout, pattern.block)
 

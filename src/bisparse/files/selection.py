@@ -160,7 +160,7 @@ def _protected(choices: Iterable[Choice], checkpoint: Checkpoint) -> dict[str, s
     for first, others in aliases.items():
         held = next((reasons[name] for name in others if name in reasons), None)
         reasons.update({first: held} if held is not None else {})
-    return found | reasons
+    return reasons | found
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -93,7 +93,7 @@ class Masker:
             CheckpointError: the tensor holds a NaN or an infinity.
         """
         dtype = torch_dtype(step.entry.dtype)
-        if step.block.layout is None or dtype is None:
+        if not step.block.shape or dtype is None:
             return None
         weight = data.view(dtype).view(step.block.shape)
         threads = self.threads if step.block.nbytes > BLOCK_BYTES else max(1, self.threads // self.workers)
@@ -221,9 +221,10 @@ def _worked(
                 while pending and (large or len(pending) > masker.workers):
                     yield pending[0][0], pending[0][1].result()
                     pending.popleft()
-                pending.append((step, pool.submit(work, step)))
                 if large:
-                    yield pending[0][0], pending.popleft()[1].result()
+                    yield step, work(step)
+                else:
+                    pending.append((step, pool.submit(work, step)))
             while pending:
                 yield pending[0][0], pending[0][1].result()
                 pending.popleft()

@@ -85,7 +85,7 @@ class Structure:
     def transposable(self) -> tuple[str, ...]:
         """Patterns that hold along both."""
         both = [
-            (block, max(a.most, b.most), max(a.room, b.room))
+            (block, max(a.most, b.most), min(a.room, b.room))
             for (block, a), b in zip(self._inputs.items(), self._outputs.values(), strict=True)
         ]
         return _patterns(both, "t")
@@ -105,11 +105,13 @@ def _pool(counts: Flags, axis: int, factor: int) -> Flags:
 
 
 def _patterns(found: Sequence[tuple[int, int, int]], suffix: str) -> tuple[str, ...]:
-    """Texts of the patterns that say something: sparser than dense, and than what smaller blocks imply."""
+    """Texts of the patterns that say something: sparser than dense, and than what smaller blocks imply;
+    blocks larger than the weight say nothing.
+    """
     texts: list[str] = []
     implied = 1.0
     for block, most, room in found:
-        if 0 < most < room and most / block < implied:
+        if 0 < most < room == block and most / block < implied:
             texts.append(f"{most}:{block}{suffix}")
             implied = most / block
     return tuple(texts)

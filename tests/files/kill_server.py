@@ -1,0 +1,163 @@
+"""Kills pruning runs at every one of their calls to the file system, and at random times, and checks what
+follows.
+
+A program of its own: it imports once, then forks one child per run, and uses no threads itself.
+Usage: python kill_server.py FOLDER RANDOM_KILLS MODE ...
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bisparse.files import prune_file, stream
+
+CALLS = (
+    "open",
+    "pwrite",
+    "write",
+    "fdatasync",
+    "fsync",
+    "rename",
+    "unlink",
+    "ftruncate",
+    "posix_fallocate",
+    "mkdir",
+)
+PWRITE = os.pwrite
+
+
+def die_at_call(count: int) -> None:
+    """From now on this process is killed just before its count-th call, or in the middle of it if it
+    writes.
+    """
+    seen = 0
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            nonlocal seen
+            seen += 1
+            if seen == count:
+                if call is PWRITE:
+                    call(args[0], memoryview(args[1])[: len(args[1]) // 2], args[2])
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*args, **kwargs)
+
+        return wrapper
+
+    for name in CALLS:
+        setattr(os, name, counted(getattr(os, name)))
+
+
+def run(source: Path, output: Path, *, force: bool, die_at: int = 0, die_after: float = 0.0) -> bool:
+    """One pruning run in a child; False where it was killed.
+
+    Raises:
+        AssertionError: it failed in any other way.
+    """
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            if die_at:
+                die_at_call(die_at)
+            prune_file(source, output, "4:8t", force=force, threads=2)
+            code = 0
+        finally:
+            os._exit(code)
+    if die_after:
+        time.sleep(die_after)
+        os.kill(pid, signal.SIGKILL)
+    status = os.waitpid(pid, 0)[1]
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL, status
+        return False
+    assert os.WEXITSTATUS(status) == 0, f"a run failed with {status}"
+    return True
+
+
+def digest(path: Path) -> str:
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    stamp = hashlib.sha256()
+    for file in files:
+        stamp.update(str(file.relative_to(path)).encode() + file.read_bytes())
+    return stamp.hexdigest()
+
+
+class Trial:
+    """One way of running, tried again and again from the same start."""
+
+    def __init__(self, mode: str, folder: Path) -> None:
+        self.original = folder / (
+            "in.safetensors" if mode in ("file", "over") else "in.pt" if mode == "pickle" else "in"
+        )
+        self.source = self.original
+        self.output = folder / {"file": "out.safetensors", "over": "out.safetensors", "pickle": "out.pt"}.get(
+            mode, "out"
+        )
+        self.old = b"old" if mode == "over" else b""
+        self.in_place = mode == "in_place"
+        if self.in_place:
+            self.source = self.output
+        self.force = mode in ("over", "in_place")
+        self.reset()
+        assert run(self.source, self.output, force=self.force)
+        self.wanted = digest(self.output)
+
+    def reset(self) -> None:
+        for path in [self.output, *self.output.parent.glob("*.partial*")]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        if self.in_place:
+            shutil.copytree(self.original, self.output)
+        elif self.old:
+            self.output.write_bytes(self.old)
+
+    def left(self) -> list[Path]:
+        return list(self.output.parent.glob("*.partial*"))
+
+    def survives(self, kills: list[dict[str, float]]) -> bool:
+        """Run with these kills in turn, then undisturbed; check the result. True where the last kill came in
+        time.
+        """
+        self.reset()
+        killed = False
+        for kill in kills:
+            killed = not run(self.source, self.output, force=self.force, **kill)  # type: ignore[arg-type]
+            if self.old and not self.output.is_dir():
+                assert self.output.read_bytes() == self.old or digest(self.output) == self.wanted, kills
+            if not killed:
+                break
+        if killed and (self.left() or not self.output.exists() or digest(self.output) != self.wanted):
+            assert run(self.source, self.output, force=self.force), kills
+        assert digest(self.output) == self.wanted, kills
+        assert not self.left(), (kills, self.left())
+        return killed
+
+
+def main(mode: str, folder: Path, random_kills: int) -> None:
+    stream.write_stream.__kwdefaults__["interval"] = 0.0
+    trial = Trial(mode, folder)
+    calls = 1
+    while trial.survives([{"die_at": calls}]):
+        calls += 1
+    chance = random.Random(mode)
+    hits = sum(
+        trial.survives([{"die_at": chance.randint(1, calls)} for _ in range(3)]) for _ in range(random_kills)
+    ) + sum(
+        trial.survives([{"die_after": chance.uniform(0.001, 0.06)} for _ in range(2)])
+        for _ in range(random_kills)
+    )
+    print(mode, calls - 1, hits)
+
+
+if __name__ == "__main__":
+    for name in sys.argv[3:]:
+        main(name, Path(sys.argv[1]), int(sys.argv[2]))
