@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisparse.compress.batch_norm import fold_batch_norm_
 from bisparse.compress.distill import Distill
+from bisparse.compress.fit_nm import fit_nm, fit_nm_
 from bisparse.compress.prune import Pruned, prune, prune_
 from bisparse.compress.reconstruct import (
     AdaPrune,
@@ -13,6 +14,7 @@ from bisparse.compress.reconstruct import (
     NoReconstruction,
     SparseGPT,
 )
+from bisparse.compress.relax import choose_keep, relax_probability
 from bisparse.compress.report import LayerReport, PruneReport
 
 __all__ = [
@@ -26,7 +28,11 @@ __all__ = [
     "PruneReport",
     "Pruned",
     "SparseGPT",
+    "choose_keep",
+    "fit_nm",
+    "fit_nm_",
     "fold_batch_norm_",
     "prune",
     "prune_",
+    "relax_probability",
 ]

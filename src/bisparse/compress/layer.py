@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from bisparse.compress.problem import LayerProblem, Solution
-from bisparse.compress.reconstruct import NoReconstruction, Reconstruction
+from bisparse.compress.recipe import Recipe
+from bisparse.compress.reconstruct import NoReconstruction
 from bisparse.compress.report import LayerReport
 from bisparse.pattern import NM, Pattern
-from bisparse.scores import LayerStatistics, Scores, score_rows
+from bisparse.scores import LayerStatistics, score_rows
 from bisparse.weights import Weight, as_rows, from_rows
 
 __all__ = ["SolvedLayer", "bias_of", "solve_layer"]
@@ -43,7 +44,7 @@ def bias_of(weight: Weight) -> nn.Parameter | None:
 
 
 def _problem(
-    weight: Weight, pattern: Pattern, scores: Scores, statistics: LayerStatistics | None, damping: float
+    weight: Weight, pattern: Pattern, recipe: Recipe, statistics: LayerStatistics | None, mask: Tensor | None
 ) -> LayerProblem:
     rows = as_rows(weight.parameter.detach(), weight.layout).double()
     if not bool(torch.isfinite(rows).all()):
@@ -55,27 +56,27 @@ def _problem(
         pattern=pattern,
         layout=weight.layout,
         shape=tuple(weight.parameter.shape),
-        score=lambda: score_rows(scores, weight, rows, statistics),
+        score=lambda: score_rows(recipe.scores, weight, rows, statistics),
         fit_bias=bias is not None
         and statistics is not None
         and bias.numel() == rows.shape[0] * rows.shape[1],
-        damping=damping,
+        damping=recipe.damping,
         name=weight.name,
+        given_mask=None if mask is None else as_rows(mask, weight.layout),
     )
 
 
 def solve_layer(
     weight: Weight,
     pattern: Pattern,
-    scores: Scores,
-    reconstruction: Reconstruction,
+    recipe: Recipe,
     statistics: LayerStatistics | None,
-    damping: float,
+    mask: Tensor | None = None,
 ) -> SolvedLayer:
     """Compress one weight.
 
-    Without statistics (no calibration data, or a weight that is used in no product) the weight is masked
-    only.
+    With a given mask only the kept weights are fitted. Without statistics (no calibration data, or a weight
+    that is used in no product) the weight is masked only.
 
     Raises:
         ValueError: weights or scores that are not finite, or a row-wise pattern on a weight whose orientation
@@ -87,11 +88,11 @@ def solve_layer(
             f"pass layouts={{{weight.name!r}: ...}} or use the transposable {pattern}t"
         )
     started = time.perf_counter()
-    problem = _problem(weight, pattern, scores, statistics, damping)
-    method = reconstruction if statistics is not None else NoReconstruction()
+    problem = _problem(weight, pattern, recipe, statistics, mask)
+    method = recipe.layerwise if statistics is not None else NoReconstruction()
     solution = method(problem)
     seconds = time.perf_counter() - started
-    note = "" if method is reconstruction else "no statistics: masked only"
+    note = "" if method is recipe.layerwise else "no statistics: masked only"
     return _values(weight, problem, solution, seconds, note)
 
 

@@ -68,6 +68,7 @@ class LayerProblem:
     fit_bias: bool = False
     damping: float = 1e-4
     name: str = ""
+    given_mask: Tensor | None = None
 
     def with_damping(self, damping: float | None) -> LayerProblem:
         """The same problem with another damping; ``None`` changes nothing."""
@@ -79,6 +80,13 @@ class LayerProblem:
             rows_as_matrices(scores, self.layout, self.shape).float().contiguous(), self.pattern
         )
         return Projection(matrices_as_rows(result.mask, self.layout, self.shape), result.gap)
+
+    def project_columns(self, scores: Tensor, first: int, last: int) -> Projection:
+        """The same for one of the :meth:`column_blocks`: (G, R, last - first) scores and mask."""
+        if self.given_mask is not None:
+            return Projection(self.given_mask[..., first:last], 0.0)
+        result = solve_mask(scores.float(), self.pattern)
+        return Projection(result.mask, result.gap)
 
     @cached_property
     def moments(self) -> LayerStatistics:

@@ -5,25 +5,21 @@ from __future__ import annotations
 import copy
 import logging
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from torch import nn
 
-from bisparse.compress.calibration import Calibration, Call, calibration_calls, evaluation_state
-from bisparse.compress.checkpoint import LayerStore
-from bisparse.compress.recipe import Recipe, Reconstruct, resolve_recipe
+from bisparse.compress.calibration import Calibration
+from bisparse.compress.job import Job, Options
+from bisparse.compress.recipe import Reconstruct, resolve_recipe
 from bisparse.compress.report import PruneReport
-from bisparse.compress.session import Session
-from bisparse.compress.walk import Walk
 from bisparse.pattern import Pattern, parse_pattern
 from bisparse.scores import Scores
 from bisparse.weights import Layout, Selector, Selectors, Weight, WeightSelection, find_weights, matches
 
-__all__ = ["PatternChoice", "Pruned", "prune", "prune_"]
+__all__ = ["PatternChoice", "Pruned", "chosen_weights", "prune", "prune_"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -55,7 +51,7 @@ def _assigned(pattern: PatternChoice, weights: WeightSelection) -> tuple[dict[st
     return assigned, left_out
 
 
-def _chosen(
+def chosen_weights(
     model: nn.Module,
     pattern: PatternChoice,
     targets: Selectors | None,
@@ -74,20 +70,6 @@ def _chosen(
     for name, reason in left_out.items():
         _LOG.info("%s: left out, %s", name, reason)
     return weights, patterns, left_out
-
-
-@contextmanager
-def _progress(total: int, show: bool) -> Iterator[Callable[[str], None]]:
-    """A progress bar on the error stream, or nothing."""
-    if not show:
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("pruning", total=total)
-        yield lambda name: bar.update(task, advance=1, description=name)
 
 
 def prune_(
@@ -148,69 +130,14 @@ def prune_(
         ValueError: no matching weight, a layer that calibration never reaches, NaN activations, unknown
             names, or options that contradict each other. Whatever is raised, the model is as it was before.
     """
-    started = time.perf_counter()
-    weights, patterns, left_out = _chosen(model, pattern, targets, ignore, layouts)
+    weights, patterns, left_out = chosen_weights(model, pattern, targets, ignore, layouts)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     recipe = resolve_recipe(
         scores, reconstruct, has_data=calibration is not None, parameters=parameters, damping=damping
     )
-    settings = recipe.describe() | {"sequential": sequential, "batch_norm": batch_norm, "seed": seed}
-    notes: dict[str, Any] = {} if evaluate is None else {"evaluate_before": evaluate(model)}
-    store = None if checkpoint_dir is None else LayerStore(checkpoint_dir, settings)
-    with evaluation_state(model), _progress(len(weights), progress) as on_layer:
-        session = Session(patterns, recipe, store, on_layer)
-        calls = [] if calibration is None else calibration_calls(calibration, model)
-        _run(model, weights, session, calls, sequential=sequential, batch_norm=batch_norm)
-        notes |= _distilled(model, session, recipe, calls, seed)
-        session.overlay.commit()
-    if evaluate is not None:
-        notes["evaluate_after"] = evaluate(model)
-    return PruneReport(
-        layers=tuple(layer.report for layer in session.layers),
-        left_out=left_out,
-        settings=settings | {"batches": len(calls)},
-        batch_norms=session.norm_decisions,
-        seconds=time.perf_counter() - started,
-        notes=notes,
-    )
-
-
-def _run(
-    model: nn.Module,
-    weights: list[Weight],
-    session: Session,
-    calls: list[Call],
-    *,
-    sequential: bool,
-    batch_norm: bool,
-) -> None:
-    known = session.known(weights)
-    if not calls:
-        for weight in weights:
-            session.solve(weight, None)
-        return
-    norms = session.norm_trials(model) if batch_norm else {}
-    walk = Walk(
-        model, weights, session.overlay, session.solve, sequential=sequential, known=known, norms=norms
-    )
-    walk.run(calls)
-
-
-def _distilled(
-    model: nn.Module, session: Session, recipe: Recipe, calls: list[Call], seed: int
-) -> dict[str, Any]:
-    if recipe.distill is None or not recipe.distill.epochs:
-        return {}
-    started = time.perf_counter()
-    result = recipe.distill(model, session.values, session.masks, calls, seed)
-    for tensor, value in result.values.items():
-        session.put(tensor, value)
-    return {
-        "distill_loss_before": result.loss_before,
-        "distill_loss_after": result.loss_after,
-        "distill_kept": result.kept,
-        "distill_seconds": time.perf_counter() - started,
-    }
+    job = Job(model, weights, patterns, left_out, recipe)
+    options = Options(sequential, batch_norm, checkpoint_dir, progress, seed)
+    return job.run(calibration, options, evaluate)
 
 
 def prune(model: nn.Module, pattern: PatternChoice, **options: Any) -> Pruned:

@@ -29,6 +29,7 @@ class Session:
         recipe: how to solve.
         store: solved layers on disk, or ``None``.
         on_layer: called after each layer (progress).
+        given_masks: masks by weight name, where they are not to be chosen.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Session:
         recipe: Recipe,
         store: LayerStore | None,
         on_layer: Callable[[str], None],
+        given_masks: Mapping[str, Tensor],
     ) -> None:
         self.overlay = Overlay()
         self.layers: list[SolvedLayer] = []
@@ -44,6 +46,7 @@ class Session:
         self.values: dict[Tensor, Tensor] = {}
         self.norm_decisions: dict[str, str] = {}
         self._patterns, self._recipe, self._store, self._on_layer = patterns, recipe, store, on_layer
+        self._given_masks = given_masks
         self._known: dict[str, SolvedLayer] = {}
 
     def known(self, weights: list[Weight]) -> list[str]:
@@ -64,8 +67,8 @@ class Session:
         pattern = self._patterns[weight.name]
         solved = self._known.get(weight.name)
         if solved is None:
-            recipe = self._recipe
-            solved = solve_layer(weight, pattern, recipe.scores, recipe.layerwise, statistics, recipe.damping)
+            mask = self._given_masks.get(weight.name)
+            solved = solve_layer(weight, pattern, self._recipe, statistics, mask)
             if self._store is not None:
                 self._store.save(weight, str(pattern), solved)
         self.layers.append(solved)

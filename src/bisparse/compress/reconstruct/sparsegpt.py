@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from bisparse.compress.problem import LayerProblem, Projection, Solution
-from bisparse.masks.solve import solve_mask
 
 __all__ = ["SparseGPT"]
 
@@ -42,10 +41,10 @@ class SparseGPT:
         for first, last in problem.column_blocks():
             scale = factor.diagonal(dim1=-2, dim2=-1)[:, None, first:last]
             scores = (weights[..., first:last] / scale).square()
-            result = solve_mask(scores.float().contiguous(), problem.pattern)
-            mask[..., first:last] = result.mask
-            gap = max(gap, result.gap)
-            _eliminate(weights, factor, result.mask, first, last)
+            chosen = problem.project_columns(scores, first, last)
+            mask[..., first:last] = chosen.mask
+            gap = max(gap, chosen.gap)
+            _eliminate(weights, factor, chosen.mask, first, last)
         return problem.solution(weights, Projection(mask, gap))
 
 

@@ -1,0 +1,125 @@
+"""How often an unstructured-sparse weight already obeys N:M, and which N it needs."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from itertools import product
+
+import torch
+
+from bisparse.pattern import NM, Pattern, TransposableNM, Unstructured, parse_pattern
+
+__all__ = ["choose_keep", "relax_probability"]
+
+_EXACT_STATES = 1000
+_SIMULATED_TILES = 200_000
+
+
+def relax_probability(rho: float, pattern: str | Pattern) -> float:
+    """Probability that a group (or tile) of independent zeros of share ``rho`` needs no repair.
+
+    Row-wise, a group of M obeys keep:M when at least M - keep entries are zero, a binomial tail:
+    ``sum over i >= M - keep of C(M, i) rho^i (1 - rho)^(M - i)``.
+
+    Transposable, an M x M tile must have at most ``keep`` non-zeros in every row *and* column. These 2 M
+    events depend on each other; the exact probability is summed row by row over the column sums reached so
+    far (their order does not matter, so the state is how many columns have each sum). Where there are more
+    than 1000 such states (from about 8:16t on) it is a simulation of 200 000 tiles with a fixed seed, with a
+    standard error of at most 0.0011.
+
+    Args:
+        rho: share of zeros, 0 to 1.
+        pattern: row-wise or transposable.
+
+    Raises:
+        ValueError: ``rho`` outside 0..1, or an unstructured pattern, which has no groups.
+
+    Source: Hubara et al., "Accelerated Sparse Neural Training", NeurIPS 2021; the transposable case is ours.
+    """
+    pattern = parse_pattern(pattern)
+    if not 0.0 <= rho <= 1.0:
+        raise ValueError(f"rho={rho}: the share of zeros lies between 0 and 1")
+    if isinstance(pattern, Unstructured):
+        raise ValueError(f"{pattern} has no groups that could obey or violate it")
+    if isinstance(pattern, NM):
+        return _row_probability(rho, pattern.keep, pattern.block)
+    if math.comb(pattern.block + pattern.keep, pattern.keep) <= _EXACT_STATES:
+        return _tile_probability(rho, pattern.keep, pattern.block)
+    return _simulated(rho, pattern)
+
+
+def _row_probability(rho: float, keep: int, block: int) -> float:
+    return sum(
+        math.comb(block, zeros) * rho**zeros * (1 - rho) ** (block - zeros)
+        for zeros in range(block - keep, block + 1)
+    )
+
+
+def _tile_probability(rho: float, keep: int, block: int) -> float:
+    """Sum over all tiles with line sums <= keep; a state is (columns with sum 0, with sum 1, ..., with sum
+    keep).
+    """
+    states = {(block, *([0] * keep)): 1.0}
+    for _ in range(block):
+        following: dict[tuple[int, ...], float] = {}
+        for state, weight in states.items():
+            for after, ways, ones in _row_choices(state, keep):
+                chance = weight * ways * (1 - rho) ** ones * rho ** (block - ones)
+                following[after] = following.get(after, 0.0) + chance
+        states = following
+    return sum(states.values())
+
+
+@lru_cache(maxsize=1 << 14)
+def _row_choices(state: tuple[int, ...], keep: int) -> list[tuple[tuple[int, ...], int, int]]:
+    """All ways to put at most ``keep`` ones into a row: (new state, number of ways, ones)."""
+    choices = []
+    for taken in product(*(range(min(count, keep) + 1) for count in state[:-1])):
+        ones = sum(taken)
+        if ones > keep:
+            continue
+        ways = math.prod(math.comb(count, t) for count, t in zip(state, taken, strict=False))
+        after = [count - t for count, t in zip(state, (*taken, 0), strict=True)]
+        for sum_before, t in enumerate(taken):
+            after[sum_before + 1] += t
+        choices.append((tuple(after), ways, ones))
+    return choices
+
+
+def _simulated(rho: float, pattern: TransposableNM) -> float:
+    generator = torch.Generator().manual_seed(0)
+    good, block = 0, pattern.block
+    for _ in range(10):
+        tiles = torch.rand(_SIMULATED_TILES // 10, block, block, generator=generator) >= rho
+        fits = (tiles.sum(1) <= pattern.keep).all(1) & (tiles.sum(2) <= pattern.keep).all(1)
+        good += int(fits.sum())
+    return good / _SIMULATED_TILES
+
+
+def choose_keep(
+    density: float, block: int = 8, confidence: float = 0.95, *, transposable: bool = False
+) -> int:
+    """Smallest keep such that a group (or tile) needs no repair with more than the given probability.
+
+    Args:
+        density: share of non-zeros, 0 to 1.
+        block: M.
+        confidence: probability that must be exceeded.
+        transposable: for tiles instead of groups.
+
+    Returns:
+        1 to ``block``; ``block`` means that no pattern fits and the layer should stay as it is.
+
+    Raises:
+        ValueError: density or confidence out of range.
+    """
+    if not 0.0 <= density <= 1.0:
+        raise ValueError(f"density={density}: the share of non-zeros lies between 0 and 1")
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"confidence={confidence}: must lie strictly between 0 and 1")
+    kind = TransposableNM if transposable else NM
+    for keep in range(1, block):
+        if relax_probability(1.0 - density, kind(keep, block)) > confidence:
+            return keep
+    return block
