@@ -57,6 +57,12 @@ template <class V>
 static inline V max(V a, V b) { return a > b ? a : b; }
 #endif
 
+// Lane l of vector e is scalars(x)[e * lanes + l]: indexing a vector by a variable lane would copy all of it.
+static inline float* scalars(Vec<float>* x) { return reinterpret_cast<float*>(x); }
+static inline double* scalars(Vec<double>* x) { return reinterpret_cast<double*>(x); }
+static inline std::int32_t* scalars(Int<float>* x) { return reinterpret_cast<std::int32_t*>(x); }
+static inline std::int64_t* scalars(Int<double>* x) { return reinterpret_cast<std::int64_t*>(x); }
+
 template <class V>
 static inline bool any_set(V mask) {
 #if BISPARSE_LANE_BYTES == 64

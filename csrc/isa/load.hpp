@@ -15,10 +15,16 @@ static inline TilePlace place_of(const MaskProblem& p, std::int64_t tile) {
           static_cast<int>(p.cols - col < p.block ? p.cols - col : p.block)};
 }
 
-// Where the first entry of a complete tile lies in the scores and in the mask, counted in elements.
+// Where a tile's first entry lies in the scores, the mask, the row duals and the column duals, counted in elements.
 struct Spot {
-  std::int64_t from, to;
+  std::int64_t scores, mask, row_dual, column_dual;
 };
+
+static inline Spot spot_of(const MaskProblem& p, const TilePlace& at) {
+  return {at.batch * p.batch_stride + at.row * p.row_stride + at.col * p.col_stride,
+          (at.batch * p.rows + at.row) * p.cols + at.col, (at.batch * p.rows + at.row) * p.tile_cols() + at.col / p.block,
+          (at.batch * p.tile_rows() + at.row / p.block) * p.cols + at.col};
+}
 
 static inline float widen_bits(std::uint32_t bits) {
   float value;
@@ -85,7 +91,7 @@ static inline __attribute__((always_inline)) void with_source(const MaskProblem&
 
 template <class T>
 static inline void copy_tile(const MaskProblem& p, const TilePlace& at, T* out, int out_row) {
-  with_source<T>(p, at.batch * p.batch_stride + at.row * p.row_stride + at.col * p.col_stride, [&](const auto* from) {
+  with_source<T>(p, spot_of(p, at).scores, [&](const auto* from) {
     copy_entries(from, p.row_stride, p.col_stride, at.rows, at.cols, out, out_row);
   });
 }

@@ -67,7 +67,7 @@ static inline void solve_row(const MaskProblem& p, const Shape& shape, std::int6
       sum.scaled(splat<Vec<T>>(T(1)), kept);
       for (int l = 0; l < taken; ++l) answer.objective += kept[l];
     }
-    __builtin_memcpy(mask_at(p, at), bytes, static_cast<unsigned>(entries));
+    __builtin_memcpy(p.mask + spot_of(p, at).mask, bytes, static_cast<unsigned>(entries));
     col += entries;
   }
   answer.invalid |= range.invalid(p.absolute);

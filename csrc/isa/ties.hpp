@@ -28,10 +28,10 @@ static inline std::uint64_t lowest_bits(std::uint64_t x, int n) {
 static inline bool count_room(TieProblem& t) {
   std::uint64_t plane[7] = {};  // the columns' counts of `above`, bit by bit
   for (int i = 0; i < t.size; ++i)
-    for (std::uint64_t carry = t.above[i], *digit = plane; carry; ++digit) {
-      const std::uint64_t sum = *digit ^ carry;
-      carry &= *digit;
-      *digit = sum;
+    for (std::uint64_t d = 0, carry = t.above[i]; t.size >> d; ++d) {
+      const std::uint64_t sum = plane[d] ^ carry;
+      carry &= plane[d];
+      plane[d] = sum;
     }
   std::uint64_t rest = ~std::uint64_t(0) >> (64 - t.size);
   for (int count = 0; count <= t.keep; ++count) {

@@ -19,12 +19,9 @@ template <class T>
 struct Group {
   int size;
   const std::int32_t* member;  // indices in the chunk
-  std::int64_t first_tile;     // of the chunk
   Spot spot[Lanes<T>::count];
   bool side_by_side;           // neighbours in one row of tiles: loads and stores can run across them
   Range<T> range;
-
-  inline TilePlace place(const MaskProblem& p, int lane) const { return place_of(p, first_tile + member[lane]); }
 };
 
 // Tiles are swept in stages and regrouped in between, so that finished lanes do not idle.
@@ -38,7 +35,7 @@ template <class T>
 static inline void locate_group(const MaskProblem& p, Group<T>& g, const TileScratch<T>& w) {
   constexpr int last = Lanes<T>::count - 1;
   const int final = g.member[g.size - 1], reach = last * p.block;
-  g.side_by_side = g.size == last + 1 && final - g.member[0] == last && w.spot[final].to - w.spot[g.member[0]].to == reach;
+  g.side_by_side = g.size == last + 1 && final - g.member[0] == last && w.spot[final].mask - w.spot[g.member[0]].mask == reach;
   for (int l = 0; l <= last; ++l) g.spot[l] = w.spot[g.member[l < g.size ? l : 0]];
 }
 
@@ -70,13 +67,13 @@ static inline __attribute__((always_inline)) void load_group(const MaskProblem& 
   constexpr int lanes = Lanes<T>::count;
   g.range = Range<T>();
   if (g.side_by_side && p.col_stride == 1 && p.dtype == (sizeof(T) == 4 ? Dtype::f32 : Dtype::f64)) {
-    const T* from = static_cast<const T*>(p.scores) + g.spot[0].from;
+    const T* from = static_cast<const T*>(p.scores) + g.spot[0].scores;
     for (int i = 0; i < m; ++i) transpose_row(shape, from + i * p.row_stride, w.s + i * m, g.range);
   } else {
     T* raw = reinterpret_cast<T*>(w.raw);
     with_source<T>(p, 0, [&](const auto* scores) {
       for (int l = 0; l < lanes; ++l)
-        copy_entries(scores + g.spot[l].from, p.row_stride, p.col_stride, m, m, raw + l * m, lanes * m);
+        copy_entries(scores + g.spot[l].scores, p.row_stride, p.col_stride, m, m, raw + l * m, lanes * m);
     });
     for (int i = 0; i < m; ++i) transpose_row(shape, raw + i * lanes * m, w.s + i * m, g.range);
   }
@@ -85,36 +82,41 @@ static inline __attribute__((always_inline)) void load_group(const MaskProblem& 
 }
 
 // Potentials to start from: those of the last stage, else the caller's columns, else zero.
-template <class T>
-static inline void load_potentials(const MaskProblem& p, int stage, const Group<T>& g, TileScratch<T>& w) {
-  const int m = p.block;
-  const Vec<T> shrink = g.range.shrink();
-  const T* warm = static_cast<const T*>(p.warm_columns);
+template <class T, class Shape>
+static inline void load_potentials(const MaskProblem& p, const Shape& shape, int stage, const Group<T>& g,
+                                   TileScratch<T>& w) {
+  const int m = shape.block();
+  constexpr int lanes = Lanes<T>::count;
   for (int e = 0; e < m; ++e) w.u[e] = w.v[e] = Vec<T>{};
-  if (stage == 0 && !warm) return;
-  for (int l = 0; l < g.size; ++l) {
-    const TilePlace at = g.place(p, l);
-    const std::int64_t slot = stage == 0 ? (at.batch * p.tile_rows() + at.row / m) * p.cols + at.col
-                                         : static_cast<std::int64_t>(g.member[l]) * m;
-    for (int e = 0; e < m; ++e) {
-      w.v[e][l] = stage == 0 ? warm[slot + e] * shrink[l] : w.kept_v[slot + e];
-      if (stage > 0) w.u[e][l] = w.kept_u[slot + e];
-    }
+  T *u = scalars(w.u), *v = scalars(w.v);
+  if (stage > 0) {
+    for (int l = 0; l < g.size; ++l)
+      for (int e = 0; e < m; ++e) {
+        u[e * lanes + l] = w.kept_u[g.member[l] * m + e];
+        v[e * lanes + l] = w.kept_v[g.member[l] * m + e];
+      }
+  } else if (const T* warm = static_cast<const T*>(p.warm_columns)) {
+    for (int l = 0; l < g.size; ++l)
+      for (int e = 0; e < m; ++e) v[e * lanes + l] = warm[g.spot[l].column_dual + e];
+    const Vec<T> shrink = g.range.shrink();
+    for (int e = 0; e < m; ++e) w.v[e] *= shrink;
   }
 }
 
-static inline std::uint8_t* mask_at(const MaskProblem& p, const TilePlace& at) {
-  return p.mask + (at.batch * p.rows + at.row) * p.cols + at.col;
+template <class T, class RowDual, class ColumnDual>
+static inline void store_duals(const MaskProblem& p, const Spot& at, int rows, int cols, RowDual u, ColumnDual v) {
+  if (T* out = static_cast<T*>(p.row_duals))
+    for (int i = 0; i < rows; ++i) out[at.row_dual + i * p.tile_cols()] = static_cast<T>(u(i));
+  if (T* out = static_cast<T*>(p.column_duals))
+    for (int j = 0; j < cols; ++j) out[at.column_dual + j] = static_cast<T>(v(j));
 }
 
-template <class T, class RowDual, class ColumnDual>
-static inline void store_duals(const MaskProblem& p, const TilePlace& at, RowDual u, ColumnDual v) {
-  if (T* out = static_cast<T*>(p.row_duals))
-    for (int i = 0; i < at.rows; ++i)
-      out[(at.batch * p.rows + at.row + i) * p.tile_cols() + at.col / p.block] = static_cast<T>(u(i));
-  if (T* out = static_cast<T*>(p.column_duals))
-    for (int j = 0; j < at.cols; ++j)
-      out[(at.batch * p.tile_rows() + at.row / p.block) * p.cols + at.col + j] = static_cast<T>(v(j));
+// The same for lane l of the group.
+template <class T>
+static inline void store_lane_duals(const MaskProblem& p, const Group<T>& g, TileScratch<T>& w, int l) {
+  const T restore = g.range.restore()[l], *u = scalars(w.u) + l, *v = scalars(w.v) + l;
+  store_duals<T>(p, g.spot[l], p.block, p.block, [&](int i) { return u[i * Lanes<T>::count] * restore; },
+                 [&](int j) { return v[j * Lanes<T>::count] * restore; });
 }
 
 // Writes row i of the masks [s - v > u] of the lanes in `wanted` and adds up what they keep.
@@ -147,7 +149,7 @@ static inline __attribute__((always_inline)) void store_row(const MaskProblem& p
       __builtin_memcpy(x, y, sizeof y);
     }
     if (g.side_by_side) {
-      __builtin_memcpy(p.mask + g.spot[0].to + i * p.cols, x, sizeof x);
+      __builtin_memcpy(p.mask + g.spot[0].mask + i * p.cols, x, sizeof x);
       return;
     }
     __builtin_memcpy(bytes, x, sizeof x);
@@ -160,7 +162,7 @@ static inline __attribute__((always_inline)) void store_row(const MaskProblem& p
     }
   }
   for (int l = 0; l < g.size; ++l)
-    if (wanted[l]) __builtin_memcpy(p.mask + g.spot[l].to + i * p.cols, bytes + l * m, static_cast<unsigned>(m));
+    if (wanted[l]) __builtin_memcpy(p.mask + g.spot[l].mask + i * p.cols, bytes + l * m, static_cast<unsigned>(m));
 }
 
 template <class T, class Shape>
@@ -177,9 +179,7 @@ static inline __attribute__((always_inline)) void store_proved(const MaskProblem
       if (proved[l]) w.objective[g.member[l]] = kept[l];
   if (!p.row_duals && !p.column_duals) return;
   for (int l = 0; l < g.size; ++l)
-    if (proved[l])
-      store_duals<T>(p, g.place(p, l), [&](int i) { return w.u[i][l] * restore[l]; },
-                     [&](int j) { return w.v[j][l] * restore[l]; });
+    if (proved[l]) store_lane_duals(p, g, w, l);
 }
 
 // Bits to bytes, eight columns at a time.
@@ -192,25 +192,25 @@ static inline void store_bits(std::uint8_t* to, std::uint64_t bits, int columns)
 }
 
 template <class T>
-static inline void store_tile(const MaskProblem& p, const TilePlace& at, TileScratch<T>& w, int member, double restore) {
+static inline void store_tile(const MaskProblem& p, const Spot& at, TileScratch<T>& w, int member, double restore) {
   const Tile& t = w.tile;
-  std::uint8_t* mask = mask_at(p, at);
-  for (int i = 0; i < t.rows; ++i) store_bits(mask + i * p.cols, t.kept[i], t.cols);
+  for (int i = 0; i < t.rows; ++i) store_bits(p.mask + at.mask + i * p.cols, t.kept[i], t.cols);
   w.objective[member] = tile_objective(t) * restore;
   w.slack[member] = tile_slack(t) * restore;
-  store_duals<T>(p, at, [&](int i) { return t.u[i] * restore; }, [&](int j) { return t.v[j] * restore; });
+  store_duals<T>(p, at, t.rows, t.cols, [&](int i) { return t.u[i] * restore; }, [&](int j) { return t.v[j] * restore; });
 }
 
 template <class T>
 static inline void repair_lane(const MaskProblem& p, const Group<T>& g, TileScratch<T>& w, int l) {
   Tile& t = w.tile;
   const int m = p.block;
+  const T *s = scalars(w.s) + l, *v = scalars(w.v) + l;
   t.rows = t.cols = m, t.keep = p.keep, t.at_most = false;
   for (int i = 0; i < m; ++i)
-    for (int j = 0; j < m; ++j) t.s[i][j] = w.s[i * m + j][l];
-  for (int j = 0; j < m; ++j) t.v[j] = w.v[j][l];
+    for (int j = 0; j < m; ++j) t.s[i][j] = s[(i * m + j) * Lanes<T>::count];
+  for (int j = 0; j < m; ++j) t.v[j] = v[j * Lanes<T>::count];
   repair(t);
-  store_tile(p, g.place(p, l), w, g.member[l], static_cast<double>(g.range.restore()[l]));
+  store_tile(p, g.spot[l], w, g.member[l], static_cast<double>(g.range.restore()[l]));
 }
 
 // The ties of every lane at its potentials, up to rounding, as bit words per row. `w.u` is brought to the thresholds of `w.v` first.
@@ -242,17 +242,19 @@ template <class T>
 static inline Int<T> decide_ties(const MaskProblem& p, TieProblem& t, Int<T> stuck, TieWords<T>& words) {
   t.size = p.block, t.keep = p.keep;
   const std::uint64_t columns = ~std::uint64_t(0) >> (64 - p.block);
+  constexpr int lanes = Lanes<T>::count;
+  auto *above = scalars(words.above), *level = scalars(words.level);
   Int<T> completed = {};
-  for (int l = 0; l < Lanes<T>::count; ++l) {
+  for (int l = 0; l < lanes; ++l) {
     if (!stuck[l]) continue;
     for (int i = 0; i < t.size; ++i) {
-      t.above[i] = static_cast<std::uint64_t>(words.above[i][l]) & columns;
-      t.level[i] = static_cast<std::uint64_t>(words.level[i][l]) & columns & ~t.above[i];
+      t.above[i] = static_cast<std::uint64_t>(above[i * lanes + l]) & columns;
+      t.level[i] = static_cast<std::uint64_t>(level[i * lanes + l]) & columns & ~t.above[i];
     }
     if (!complete_ties(t)) continue;
     completed[l] = -1;
     for (int i = 0; i < t.size; ++i)
-      words.above[i][l] = static_cast<typename Lanes<T>::Bits>(t.above[i] | t.taken[i]);
+      above[i * lanes + l] = static_cast<typename Lanes<T>::Bits>(t.above[i] | t.taken[i]);
   }
   return completed;
 }
@@ -260,9 +262,10 @@ static inline Int<T> decide_ties(const MaskProblem& p, TieProblem& t, Int<T> stu
 // Stores the completed lanes whose slack, computed in float64, is at most 1e-8 of the objective (ties are ties up to the
 // rounding of s - v); the others lose their flag.
 template <class T>
-static inline void store_completed(const MaskProblem& p, const Group<T>& g, TileScratch<T>& w, const TieWords<T>& words,
+static inline void store_completed(const MaskProblem& p, const Group<T>& g, TileScratch<T>& w, TieWords<T>& words,
                                    Int<T>& completed) {
   const int m = p.block;
+  const auto* above = scalars(words.above);
   Sum<T> objective, slack;
   for (int i = 0; i < m; ++i)
     for (int j = 0; j < m; ++j) {
@@ -283,12 +286,10 @@ static inline void store_completed(const MaskProblem& p, const Group<T>& g, Tile
     completed[l] &= -static_cast<typename Lanes<T>::Bits>(lost[l] <= 1e-8 * kept[l]);
     if (!completed[l]) continue;
     for (int i = 0; i < m; ++i)
-      store_bits(p.mask + g.spot[l].to + i * p.cols, static_cast<std::uint64_t>(words.above[i][l]), m);
+      store_bits(p.mask + g.spot[l].mask + i * p.cols, static_cast<std::uint64_t>(above[i * Lanes<T>::count + l]), m);
     w.objective[g.member[l]] = kept[l];
     w.slack[g.member[l]] = lost[l];
-    if (p.row_duals || p.column_duals)
-      store_duals<T>(p, g.place(p, l), [&](int i) { return w.u[i][l] * restore[l]; },
-                     [&](int j) { return w.v[j][l] * restore[l]; });
+    store_lane_duals(p, g, w, l);
   }
 }
 
@@ -309,7 +310,7 @@ static inline bool solve_cut_tile(const MaskProblem& p, const TilePlace& at, Til
     for (int j = 0; j < t.cols; ++j) t.s[i][j] *= shrink;
   for (int j = 0; j < t.cols; ++j) t.v[j] = 0;
   repair(t);
-  store_tile(p, at, w, member, range.restore()[0]);
+  store_tile(p, spot_of(p, at), w, member, range.restore()[0]);
   return true;
 }
 
@@ -323,7 +324,7 @@ static inline void solve_group(const MaskProblem& p, const Shape& shape, int sta
     answer.invalid = true;
     return;
   }
-  load_potentials(p, stage, g, w);
+  load_potentials(p, shape, stage, g, w);
   Int<T> idle = {};
   for (int l = g.size; l < Lanes<T>::count; ++l) idle[l] = -1;
   const Progress<T> state = sweep<T>(shape, w.s, w.u, w.v, stage_rounds(m, stage), stage == 0, idle);
@@ -340,6 +341,7 @@ static inline void solve_group(const MaskProblem& p, const Shape& shape, int sta
     completed = decide_ties(p, w.ties, stuck, words);
     store_completed(p, g, w, words, completed);
   }
+  const T *u = scalars(w.u), *v = scalars(w.v);
   for (int l = 0; l < g.size; ++l) {
     const int member = g.member[l];
     if (state.proved[l] || completed[l]) continue;
@@ -347,7 +349,10 @@ static inline void solve_group(const MaskProblem& p, const Shape& shape, int sta
       repair_lane(p, g, w, l);
       ++answer.repaired;
     } else {
-      for (int e = 0; e < m; ++e) w.kept_u[member * m + e] = w.u[e][l], w.kept_v[member * m + e] = w.v[e][l];
+      for (int e = 0; e < m; ++e) {
+        w.kept_u[member * m + e] = u[e * Lanes<T>::count + l];
+        w.kept_v[member * m + e] = v[e * Lanes<T>::count + l];
+      }
       next[next_size++] = member;
     }
   }
@@ -368,8 +373,7 @@ static inline int start_chunk(const MaskProblem& p, std::int64_t first_tile, std
   for (int member = 0; member < count; ++member) w.slack[member] = 0;
   for (int member = 0; member < count;) {  // the tiles of one row of tiles, left to right
     const TilePlace at = place_of(p, first_tile + member);
-    Spot spot{at.batch * p.batch_stride + at.row * p.row_stride + at.col * p.col_stride,
-              (at.batch * p.rows + at.row) * p.cols + at.col};
+    Spot spot = spot_of(p, at);
     std::int64_t col = at.col;
     for (; member < count && col < p.cols; ++member, col += p.block) {
       if (at.rows < p.block || col + p.block > p.cols) {
@@ -378,7 +382,7 @@ static inline int start_chunk(const MaskProblem& p, std::int64_t first_tile, std
       }
       w.spot[member] = spot;
       w.queue[0][size++] = member;
-      spot.from += p.block * p.col_stride, spot.to += p.block;
+      spot.scores += p.block * p.col_stride, spot.mask += p.block, ++spot.row_dual, spot.column_dual += p.block;
     }
   }
   return size;
@@ -389,7 +393,6 @@ static inline void solve_chunk(const MaskProblem& p, const Shape& shape, std::in
                                TileScratch<T>& w, MaskAnswer& answer) {
   int size = start_chunk(p, first_tile, count, w, answer);
   Group<T> g;
-  g.first_tile = first_tile;
   for (int stage = 0; stage < kStages && size > 0 && !answer.invalid; ++stage) {
     int next_size = 0;
     for (int done = 0; done < size && !answer.invalid; done += g.size) {
