@@ -101,6 +101,15 @@ def fit_nm_(
         ignore: what to leave out, as there.
         reconstruct: how the kept weights are fitted; ``"auto"`` = not at all without calibration data, else
             least squares and distillation. Targets are the outputs of the model as it was given.
+        calibration: as in ``prune_``, and so are all that follow.
+        sequential: gather inputs from the network fitted so far.
+        batch_norm: try re-estimated running statistics.
+        damping: of the Hessians.
+        layouts: by parameter name, for unknown classes.
+        evaluate: called before and after.
+        checkpoint_dir: where solved layers are stored.
+        progress: show a progress bar.
+        seed: of the last stage.
 
     Returns:
         PruneReport; ``notes["violating_groups"]`` maps each weight to (repaired, all) groups.

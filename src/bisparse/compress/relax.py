@@ -6,14 +6,17 @@ import math
 from functools import lru_cache
 from itertools import product
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from bisparse.pattern import NM, Pattern, TransposableNM, Unstructured, parse_pattern
 
 __all__ = ["choose_keep", "relax_probability"]
 
 _EXACT_STATES = 1000
-_SIMULATED_TILES = 200_000
+_SIMULATED_TILES = 100_000
 
 
 def relax_probability(rho: float, pattern: str | Pattern) -> float:
@@ -57,18 +60,27 @@ def _row_probability(rho: float, keep: int, block: int) -> float:
 
 
 def _tile_probability(rho: float, keep: int, block: int) -> float:
-    """Sum over all tiles with line sums <= keep; a state is (columns with sum 0, with sum 1, ..., with sum
-    keep).
+    ones = np.arange(block * block + 1)
+    counts = _tile_counts(keep, block)
+    return float((counts * (1 - rho) ** ones * rho ** (block * block - ones)).sum())
+
+
+@lru_cache(maxsize=64)
+def _tile_counts(keep: int, block: int) -> npt.NDArray[np.float64]:
+    """Number of tiles with line sums <= keep, by number of ones.
+
+    Row by row; a state is (columns with sum 0, with sum 1, ..., with sum keep).
     """
-    states = {(block, *([0] * keep)): 1.0}
+    states = {(block, *([0] * keep)): np.eye(1, block * block + 1)[0]}
     for _ in range(block):
-        following: dict[tuple[int, ...], float] = {}
-        for state, weight in states.items():
+        following: dict[tuple[int, ...], npt.NDArray[np.float64]] = {}
+        for state, counts in states.items():
             for after, ways, ones in _row_choices(state, keep):
-                chance = weight * ways * (1 - rho) ** ones * rho ** (block - ones)
-                following[after] = following.get(after, 0.0) + chance
+                shifted = np.zeros_like(counts)
+                shifted[ones:] = ways * counts[: len(counts) - ones]
+                following[after] = following[after] + shifted if after in following else shifted
         states = following
-    return sum(states.values())
+    return np.asarray(sum(states.values()), dtype=np.float64)
 
 
 @lru_cache(maxsize=1 << 14)
@@ -87,14 +99,26 @@ def _row_choices(state: tuple[int, ...], keep: int) -> list[tuple[tuple[int, ...
     return choices
 
 
-def _simulated(rho: float, pattern: TransposableNM) -> float:
+@lru_cache(maxsize=64)
+def _thresholds(pattern: TransposableNM) -> Tensor:
+    """Sorted shares of zeros from which each of the simulated tiles obeys the pattern.
+
+    With a non-zero wherever a uniform number reaches rho, a line has at most ``keep`` of them exactly when
+    its (keep + 1)-th largest number lies below rho.
+    """
     generator = torch.Generator().manual_seed(0)
-    good, block = 0, pattern.block
-    for _ in range(10):
-        tiles = torch.rand(_SIMULATED_TILES // 10, block, block, generator=generator) >= rho
-        fits = (tiles.sum(1) <= pattern.keep).all(1) & (tiles.sum(2) <= pattern.keep).all(1)
-        good += int(fits.sum())
-    return good / _SIMULATED_TILES
+    block, order = pattern.block, pattern.block - pattern.keep
+    found = []
+    for _ in range(20):
+        tiles = torch.rand(_SIMULATED_TILES // 20, block, block, generator=generator)
+        lines = torch.maximum(tiles.kthvalue(order, 2).values, tiles.kthvalue(order, 1).values)
+        found.append(lines.amax(1))
+    return torch.cat(found).sort().values
+
+
+def _simulated(rho: float, pattern: TransposableNM) -> float:
+    thresholds = _thresholds(pattern)
+    return float(torch.searchsorted(thresholds, rho)) / len(thresholds)
 
 
 def choose_keep(
