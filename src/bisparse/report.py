@@ -177,9 +177,7 @@ def _line(
 
 
 def to_plain(value: Any) -> Any:
-    """Dataclasses, patterns, paths and non-finite numbers as data that JSON can hold (infinity becomes
-    text).
-    """
+    """Dataclasses, patterns, paths and numbers as data that JSON can hold (infinity becomes text)."""
     if is_dataclass(value) and not isinstance(value, type):
         if type(value).__str__ is not object.__str__:
             return str(value)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bisparse.files import CheckpointError, SafetensorsFile
+from bisparse.files import CheckpointError, OutputError, SafetensorsFile
 from bisparse.files.safetensors_header import (
     Header,
     dtype_name,
@@ -21,6 +21,7 @@ from bisparse.files.safetensors_header import (
     place_tensors,
     torch_dtype,
 )
+from bisparse.files.safetensors_writer import Pending, write_safetensors
 
 DTYPES = [
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2,
@@ -48,6 +49,33 @@ def test_the_reference_reads_what_we_place(tmp_path: Path) -> None:
     read = load_file(tmp_path / "x.safetensors")
     assert all(torch.equal(read[name], tensor) for name, tensor in tensors.items())
     assert SafetensorsFile(tmp_path / "x.safetensors").header.metadata == {"who": "we ⟂"}
+
+
+def test_writing_one_tensor_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    wide, narrow = torch.randn(3, 5, dtype=torch.float64), torch.arange(7, dtype=torch.uint8)
+    pending = [
+        Pending.of("narrow", narrow),
+        Pending("wide", torch.float64, (3, 5), lambda: wide),
+        Pending.of("s", wide[0, 0]),
+    ]
+    write_safetensors(path, pending, {"k": "v"})
+    read = load_file(path)
+    assert torch.equal(read["wide"], wide)
+    assert torch.equal(read["narrow"], narrow)
+    assert read["s"].shape == ()
+    with SafetensorsFile(path) as file:
+        assert [entry.name for entry in file.header.entries] == ["wide", "s", "narrow"]
+        assert file.header.metadata == {"k": "v"}
+    with pytest.raises(OutputError, match="exists"):
+        write_safetensors(path, pending)
+    write_safetensors(path, [], force=True)
+    assert load_file(path) == {}
+    with pytest.raises(ValueError, match="'a' is given twice"):
+        write_safetensors(tmp_path / "y.safetensors", [Pending.of("a", wide)] * 2)
+    with pytest.raises(ValueError, match="was announced as"):
+        write_safetensors(tmp_path / "y.safetensors", [Pending("a", torch.float32, (3, 5), lambda: wide)])
+    assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
 
 
 def test_type_names_round_trip() -> None:

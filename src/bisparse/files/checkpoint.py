@@ -195,9 +195,7 @@ def _open_folder(folder: Path) -> Checkpoint:
 
 
 def _shard_names(index: Path) -> dict[str, set[str]]:
-    """Shard file names and the tensors that the index places in each; nothing outside the folder is
-    accepted.
-    """
+    """Shards and the tensors that the index places in each; nothing outside the folder is accepted."""
     parsed = _read_json(index)
     placed = parsed.get("weight_map")
     if not isinstance(placed, dict) or not placed or not all(isinstance(v, str) for v in placed.values()):
@@ -218,9 +216,7 @@ def _shard_names(index: Path) -> dict[str, set[str]]:
 
 
 def _config_near(folder: Path, *, required: bool) -> tuple[Mapping[str, Any], str]:
-    """The folder's ``config.json``; a broken one is an error only where it belongs to the checkpoint for
-    sure.
-    """
+    """The folder's ``config.json``; a broken one is an error only where it is the checkpoint's for sure."""
     path = folder / "config.json"
     if not path.is_file():
         return {}, ""

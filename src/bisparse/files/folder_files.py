@@ -59,9 +59,7 @@ def copy_other_files(source: Path, target: Path, written: set[str], *, durable: 
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Regular files below a folder, in a fixed order; links to files are followed, links to folders are
-    not.
-    """
+    """Regular files below a folder, in a fixed order; links to files are followed, to folders not."""
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if name not in _SKIPPED_FOLDERS)
         yield from (path for name in sorted(names) if (path := Path(root) / name).is_file())

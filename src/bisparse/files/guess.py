@@ -98,9 +98,7 @@ def guess_all(
 
 
 def _conv1d_family(file: _File) -> tuple[bool | None, str]:
-    """Whether the matrices called c_attn, c_proj, c_fc are stored transposed (``None``: not to be told), and
-    why.
-    """
+    """Whether matrices called c_attn, c_proj, c_fc are transposed (``None``: not to be told), and why."""
     if file.model_type:
         transposed = file.model_type in _CONV1D_MODELS
         return transposed, f"config: model_type {file.model_type}"

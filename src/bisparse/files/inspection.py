@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import lcm, prod
@@ -18,18 +18,17 @@ from bisparse.files.checkpoint import Checkpoint, open_checkpoint
 from bisparse.files.guess import FLOAT_TYPES
 from bisparse.files.inspect_report import FileInspection, InspectedTensor, PatternCheck
 from bisparse.files.layout_option import LayoutOption
-from bisparse.files.masking import bits_of, count_nonzero, magnitude_of
+from bisparse.files.masking import bits_of, count_nonzero, magnitude_of, share_of
 from bisparse.files.safetensors_header import TensorEntry, torch_dtype
 from bisparse.files.selection import Choice, read_as
 from bisparse.files.shards import Shard
+from bisparse.files.stream import Progress
 from bisparse.files.structure import BLOCK_SIZES, Structure
 from bisparse.masks.solve import solve_mask
 from bisparse.pattern import NM, Pattern, TransposableNM, Unstructured, parse_pattern
 from bisparse.weights import Layout, as_matrices
 
 __all__ = ["inspect_file", "read_corner"]
-
-Progress = Callable[[int, int], None]
 
 
 def inspect_file(
@@ -128,7 +127,7 @@ class _Look:
         satisfied = inputs.over == 0 and (isinstance(pattern, NM) or outputs.over == 0)
         if isinstance(pattern, Unstructured):
             satisfied = self.nonzero <= pattern.kept(entry.numel)
-        kept = (self.kept / self.magnitude if self.magnitude else 1.0) if not self.not_finite else None
+        kept = None if self.not_finite else share_of(self.kept, self.magnitude)
         shape = tuple(as_matrices(torch.empty(entry.shape, device="meta"), layout).shape)
         diversity = _log10_diversity(pattern, shape)
         return PatternCheck(

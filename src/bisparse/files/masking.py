@@ -16,7 +16,7 @@ from bisparse.masks.solve import solve_mask
 from bisparse.pattern import Pattern
 from bisparse.weights import Layout, as_matrices, from_matrices
 
-__all__ = ["Tally", "bits_of", "count_nonzero", "magnitude_of", "mask_block"]
+__all__ = ["Tally", "bits_of", "count_nonzero", "magnitude_of", "mask_block", "share_of"]
 
 _UNSIGNED = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32, 8: torch.uint64}
 _PIECE = 1 << 17
@@ -98,6 +98,11 @@ def mask_block(
     np.multiply(bits, mask, out=bits)
     nonzero = kept if before == bits.size else count_nonzero(bits)
     return Tally(bits.size, kept, before, nonzero, total, result.objective, result.bound)
+
+
+def share_of(part: float, whole: float) -> float:
+    """A share, at most 1 (the two are summed with different rounding); 1 of nothing."""
+    return min(1.0, part / whole) if whole else 1.0
 
 
 def bits_of(tensor: Tensor) -> Bits:

@@ -143,9 +143,7 @@ class PartialOutput:
             _remove(self._replaced)
 
     def keep(self, *, remove_journal: bool = False) -> None:
-        """Leave what is done: for a later run to continue, or, without the journal, because it is the
-        output.
-        """
+        """Leave what is done: for a later run, or, without the journal, because it is the output."""
         self.journal.close(remove=remove_journal)
 
     def discard(self) -> None:

@@ -156,9 +156,7 @@ def _claimed_sizes(mapped: mmap) -> Iterator[int]:
 
 
 def _find_model(content: Any, path: Path) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-    """The mapping that holds the model: the content itself, or what a customary key holds, or the only
-    one.
-    """
+    """The mapping that holds the model: the content, or what a customary key holds, or the only one."""
     keys: tuple[str, ...] = ()
     level = content
     for _ in range(_MAX_DEPTH):

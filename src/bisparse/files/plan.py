@@ -19,6 +19,10 @@ from bisparse.weights import Layout
 
 __all__ = ["OutputFile", "fingerprint", "output_files", "steps", "weight_blocks"]
 
+_GENERATION = (
+    1  # raised when the same input and options give other bytes: a half-done output then starts anew
+)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OutputFile:
@@ -113,5 +117,5 @@ def fingerprint(
     for file in files:
         stamp.update(file.name.encode() + b"\n" + file.header)
     decided = [(c.name, c.chosen, str(c.layout)) for c in choices]
-    stamp.update(json.dumps([BLOCK_BYTES, decided, sorted(options.items())]).encode())
+    stamp.update(json.dumps([_GENERATION, BLOCK_BYTES, decided, sorted(options.items())]).encode())
     return stamp.hexdigest()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bisparse.files.masking import Tally
+from bisparse.files.masking import Tally, share_of
 from bisparse.files.selection import Choice
 from bisparse.files.stream import Masker
 from bisparse.report import Column, Table, to_plain
@@ -53,7 +53,7 @@ def _row_of(choice: Choice, tally: Tally) -> PrunedTensor:
         return PrunedTensor(*head, "left", choice.taken_for, choice.left_out)
     status: Status = "unchanged" if tally.kept == tally.size else "pruned"
     size = max(tally.size, 1)
-    share = tally.kept_magnitude / tally.magnitude if tally.magnitude else 1.0
+    share = share_of(tally.kept_magnitude, tally.magnitude)
     excess = max(0.0, tally.bound - tally.kept_magnitude)
     gap = excess / tally.kept_magnitude if tally.kept_magnitude else (0.0 if excess == 0 else float("inf"))
     reason = choice.why if status == "pruned" else f"{choice.why}; too small for the pattern: stays dense"
@@ -161,7 +161,7 @@ def report_of(
         method=masker.method,
         tensors=rows,
         seconds=seconds,
-        kept_magnitude=whole.kept_magnitude / whole.magnitude if whole.magnitude else 1.0,
+        kept_magnitude=share_of(whole.kept_magnitude, whole.magnitude),
         density=whole.nonzero / whole.size if whole.size else 1.0,
         notes=tuple(notes),
     )

@@ -40,6 +40,7 @@ class SafetensorsFile:
             raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
         try:
             self.header_bytes, self.header = self._read_header()
+            self._entries = {entry.name: entry for entry in self.header.entries}
         except CheckpointError as error:
             self._file.close()
             raise CheckpointError(f"{path} is no valid safetensors file: {error}") from None
@@ -79,10 +80,7 @@ class SafetensorsFile:
         Raises:
             KeyError: no tensor of that name.
         """
-        for entry in self.header.entries:
-            if entry.name == name:
-                return entry
-        raise KeyError(name)
+        return self._entries[name]
 
     def read_into(self, entry: TensorEntry, offset: int, buffer: memoryview) -> None:
         """Fill ``buffer`` with the bytes of a tensor from ``offset`` on.

@@ -75,9 +75,7 @@ class MemoryShard:
 
 
 def is_storable(tensor: Tensor) -> bool:
-    """Whether the safetensors format can hold this tensor: strided, plain, in memory, of a type that it
-    has.
-    """
+    """Whether safetensors can hold this tensor: strided, plain, in memory, of a type that it has."""
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
         return False
     try:
