@@ -45,7 +45,9 @@ def write_model(path: Path, dtype: str, size: int) -> None:
         for _ in entries:
             values = generator.standard_normal((WIDTH, WIDTH), dtype=np.float32)
             file.write(
-                values.tobytes() if dtype == "F32" else (values.view(np.uint32) >> 16).astype(np.uint16).tobytes()
+                values.tobytes()
+                if dtype == "F32"
+                else (values.view(np.uint32) >> 16).astype(np.uint16).tobytes()
             )
 
 

@@ -13,14 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bisparse.files import CheckpointError, OutputError, SafetensorsFile
-from bisparse.files.safetensors_header import (
-    Header,
-    dtype_name,
-    encode_header,
-    parse_header,
-    place_tensors,
-    torch_dtype,
-)
+from bisparse.files.safetensors_header import Header, encode_header, parse_header, place_tensors
+from bisparse.files.safetensors_types import dtype_name, torch_dtype
 from bisparse.files.safetensors_writer import Pending, write_safetensors
 
 DTYPES = [

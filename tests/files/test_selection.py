@@ -69,6 +69,11 @@ def test_layers_of_a_language_model_have_no_last_classifier(tmp_path: Path) -> N
     assert "output embedding" in _reasons(path)["lm_head.weight"]
 
 
+def test_one_shard_of_a_language_model_has_no_classifier_either(tmp_path: Path) -> None:
+    shapes = {f"model.layers.{i}.mlp.{part}.weight": (16, 16) for i in (7, 8) for part in ("up", "down")}
+    assert len(_chosen(_save(tmp_path / "shard.safetensors", shapes))) == 4
+
+
 def test_the_vocabulary_size_finds_embeddings(tmp_path: Path) -> None:
     shapes = {"tok.weight": (64, 16), "a.weight": (16, 16), "b.weight": (16, 16)}
     path = _save(tmp_path / "lm.safetensors", shapes, {"vocab_size": 64})
@@ -96,6 +101,10 @@ def test_ambiguity_is_refused_only_where_it_matters(tmp_path: Path) -> None:
     shapes = {"h.0.attn.c_attn.weight": (16, 48), "h.1.attn.c_attn.weight": (16, 48), "wte.weight": (64, 16)}
     path = _save(tmp_path / "gpt.safetensors", shapes)
     assert len(_chosen(path, "2:4t")) == 2
+    with open_checkpoint(path) as checkpoint:
+        first = choose(checkpoint, parse_pattern("2:4t"))[0]
+    assert first.why.endswith("; 2:4t needs no orientation")
+    assert first.reading == "linear or transposed"
     assert len(_chosen(path, "unstructured:0.5")) == 2
     message = (
         r"\(and 1 more\) can be read in several ways .* --layout 'h\.\*\.attn\.c_attn\.weight=linear' "
@@ -109,7 +118,7 @@ def test_ambiguity_is_refused_only_where_it_matters(tmp_path: Path) -> None:
     path = _save(
         tmp_path / "three.safetensors", {"mix.weight": (4, 8, 8), "fc.weight": (8, 8), "x.weight": (8, 8)}
     )
-    with pytest.raises(CheckpointError, match="or conv, experts, experts_transposed"):
+    with pytest.raises(CheckpointError, match=r"=conv' \(or experts, experts_transposed\)"):
         _chosen(path, "2:4t")
     assert "mix.weight" in _chosen(path, "2:4t", layout={"mix": "experts"})
     assert "mix.weight" in _chosen(path, "unstructured:0.5")

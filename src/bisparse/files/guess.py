@@ -32,7 +32,8 @@ class Guess:
     """What one tensor was taken for.
 
     Attributes:
-        taken_for: a short name, shown to the user: ``"linear"``, ``"conv"``, ``"bias or norm"`` ...
+        taken_for: a short name, shown to the user: ``"linear"``, ``"conv"``, ``"bias or norm"`` ...; the kind
+            of a layout where something is undecided.
         why: the evidence.
         layout: how it is read as matrices; ``None`` where it is no weight, or nobody can tell.
         undecided: ``""``, or what it might be instead. With a layout that is not oriented only the
@@ -138,27 +139,25 @@ def _guess_matrix(name: str, shape: tuple[int, ...], file: _File, family: tuple[
     if name.endswith("in_proj_weight") and shape[0] % 3 == 0 and shape[0] == 3 * shape[1]:
         return Guess("linear x3", "MultiheadAttention's in_proj", Layout("linear", 3))
     if name.rpartition(".")[2].endswith("kernel"):
-        return Guess("linear, transposed?", "called kernel", Layout("transposed", oriented=False), "linear")
+        return Guess("transposed", "called kernel", Layout("transposed", oriented=False), "linear")
     if _module_leaf(name) in _CONV1D_LEAVES:
         transposed, proof = family
         if transposed is None:
             layout = Layout("linear", oriented=False)
-            return Guess(
-                "linear or Conv1D", "a name of GPT-2, whose matrices are transposed", layout, "transposed"
-            )
+            return Guess("linear", "a name of GPT-2, whose matrices are transposed", layout, "transposed")
         kind = "Conv1D (transposed)" if transposed else "linear"
         return Guess(kind, proof, Layout("transposed" if transposed else "linear"))
     length = file.bias_length(name)
     if length is not None and length == shape[1] != shape[0]:
         return Guess("linear, transposed", f"its bias has {length} outputs", Layout("transposed"))
     if "weight" not in name.rpartition(".")[2]:
-        return Guess("linear?", "2-D, a parameter of its own", Layout(oriented=False), "transposed")
+        return Guess("linear", "2-D, a parameter of its own", Layout(oriented=False), "transposed")
     return Guess("linear", "2-D weight", Layout())
 
 
 def _guess_conv(name: str, shape: tuple[int, ...], file: _File) -> Guess:
     if name.rpartition(".")[2].endswith("kernel"):
-        return Guess("convolution?", "called kernel: channels may come last", None, "conv, conv_transpose")
+        return Guess("conv", "called kernel: channels may come last", None, "conv_transpose")
     if shape[1] == 1 and any(len(s) >= 4 and s[0] == shape[0] and s[1] > 1 for s in file.shapes.values()):
         return Guess("depthwise conv", "one input channel per group: nothing to choose from")
     length = file.bias_length(name)
@@ -179,7 +178,7 @@ def _guess_3d(name: str, shape: tuple[int, ...], file: _File) -> Guess:
     experts = file.number("num_experts", "num_local_experts", "n_routed_experts")
     if experts == shape[0]:
         return _guess_experts(name, shape, file)
-    return Guess("Conv1d or experts", "3-D", None, "conv, experts, experts_transposed")
+    return Guess("conv", "3-D", None, "experts, experts_transposed")
 
 
 def _guess_experts(name: str, shape: tuple[int, ...], file: _File) -> Guess:

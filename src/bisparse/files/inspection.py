@@ -19,7 +19,8 @@ from bisparse.files.guess import FLOAT_TYPES
 from bisparse.files.inspect_report import FileInspection, InspectedTensor, PatternCheck
 from bisparse.files.layout_option import LayoutOption
 from bisparse.files.masking import bits_of, count_nonzero, magnitude_of, share_of
-from bisparse.files.safetensors_header import TensorEntry, torch_dtype
+from bisparse.files.safetensors_header import TensorEntry
+from bisparse.files.safetensors_types import torch_dtype
 from bisparse.files.selection import Choice, read_as
 from bisparse.files.shards import Shard
 from bisparse.files.stream import Progress

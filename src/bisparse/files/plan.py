@@ -19,9 +19,8 @@ from bisparse.weights import Layout
 
 __all__ = ["OutputFile", "fingerprint", "output_files", "steps", "weight_blocks"]
 
-_GENERATION = (
-    1  # raised when the same input and options give other bytes: a half-done output then starts anew
-)
+# Raised when the same input and options give other bytes: an output half done before then starts anew.
+_GENERATION = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -50,7 +50,7 @@ def _row_of(choice: Choice, tally: Tally) -> PrunedTensor:
     """The row of one tensor from the sums over its blocks."""
     head = (choice.name, choice.shape, choice.dtype)
     if not choice.chosen:
-        return PrunedTensor(*head, "left", choice.taken_for, choice.left_out)
+        return PrunedTensor(*head, "left", choice.reading, choice.left_out)
     status: Status = "unchanged" if tally.kept == tally.size else "pruned"
     size = max(tally.size, 1)
     share = share_of(tally.kept_magnitude, tally.magnitude)
@@ -58,7 +58,7 @@ def _row_of(choice: Choice, tally: Tally) -> PrunedTensor:
     gap = excess / tally.kept_magnitude if tally.kept_magnitude else (0.0 if excess == 0 else float("inf"))
     reason = choice.why if status == "pruned" else f"{choice.why}; too small for the pattern: stays dense"
     measures = (tally.nonzero / size, tally.nonzero_before / size, share, gap)
-    return PrunedTensor(*head, status, choice.taken_for, reason, *measures)
+    return PrunedTensor(*head, status, choice.reading, reason, *measures)
 
 
 @dataclass(frozen=True, slots=True)

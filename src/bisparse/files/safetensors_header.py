@@ -14,50 +14,19 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-import torch
-
 from bisparse.files.errors import CheckpointError
+from bisparse.files.safetensors_types import BITS
 
 __all__ = [
     "MAX_HEADER",
     "Header",
     "TensorEntry",
-    "dtype_name",
     "encode_header",
     "parse_header",
     "place_tensors",
-    "torch_dtype",
 ]
 
 MAX_HEADER = 100_000_000  # the format's own limit
-
-_BITS = {
-    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
-    "U16": 16, "I16": 16, "F16": 16, "BF16": 16, "U32": 32, "I32": 32, "F32": 32,
-    "U64": 64, "I64": 64, "F64": 64, "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
-}  # fmt: skip
-_TORCH = {
-    "BOOL": torch.bool,
-    "U8": torch.uint8,
-    "I8": torch.int8,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "F8_E8M0": torch.float8_e8m0fnu,
-    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
-    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
-    "U16": torch.uint16,
-    "I16": torch.int16,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "U32": torch.uint32,
-    "I32": torch.int32,
-    "F32": torch.float32,
-    "U64": torch.uint64,
-    "I64": torch.int64,
-    "F64": torch.float64,
-    "C64": torch.complex64,
-}
-_NAMES = {dtype: name for name, dtype in _TORCH.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +60,7 @@ class TensorEntry:
     @property
     def itemsize(self) -> int:
         """Bytes per element; 0 for the sub-byte types, whose elements have no address of their own."""
-        return _BITS[self.dtype] // 8
+        return BITS[self.dtype] // 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,24 +74,6 @@ class Header:
     def data_bytes(self) -> int:
         """Bytes of all tensors."""
         return self.entries[-1].end if self.entries else 0
-
-
-def torch_dtype(name: str) -> torch.dtype | None:
-    """PyTorch's type for a name of the format; ``None`` where PyTorch has none (``F4``, ``F6_*``)."""
-    return _TORCH.get(name)
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """The format's name of a PyTorch type.
-
-    Raises:
-        ValueError: the format has no such type (quantised, complex128).
-    """
-    if dtype not in _NAMES:
-        raise ValueError(
-            f"safetensors has no type for {dtype}: write a .pt file, or convert the tensor first"
-        )
-    return _NAMES[dtype]
 
 
 def parse_header(text: bytes, data_bytes: int) -> Header:
@@ -187,14 +138,14 @@ def _checked_entry(name: str, value: object) -> TensorEntry:
     if not isinstance(value, dict) or not {"dtype", "shape", "data_offsets"} <= value.keys():
         raise CheckpointError(f"tensor {shown} lacks dtype, shape or data_offsets")
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in _BITS:
+    if not isinstance(dtype, str) or dtype not in BITS:
         raise CheckpointError(f"tensor {shown} has the unknown type {str(dtype)[:40]!r}")
     if not isinstance(shape, list) or len(shape) > 64 or not all(map(_is_size, shape)) or _overflows(shape):
         raise CheckpointError(f"tensor {shown} has no valid shape")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_size, offsets)):
         raise CheckpointError(f"tensor {shown} has no valid data_offsets")
     begin, end = offsets
-    bits = prod(shape) * _BITS[dtype]
+    bits = prod(shape) * BITS[dtype]
     if bits % 8 or end - begin != bits // 8:
         raise CheckpointError(
             f"tensor {shown} ({dtype}, {_shown_shape(shape)}) does not fill bytes {begin} to {end}"
@@ -240,7 +191,7 @@ def place_tensors(tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> tuple[
     entries: list[TensorEntry] = []
     position = 0
     for name, dtype, shape in tensors:
-        size, rest = divmod(prod(shape) * _BITS[dtype], 8)
+        size, rest = divmod(prod(shape) * BITS[dtype], 8)
         if rest:
             raise ValueError(f"tensor {name!r} of type {dtype} and shape {shape} does not fill whole bytes")
         entries.append(TensorEntry(name, dtype, tuple(shape), position, position + size))

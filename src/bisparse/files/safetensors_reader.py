@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from bisparse.files.errors import CheckpointError
-from bisparse.files.safetensors_header import MAX_HEADER, Header, TensorEntry, parse_header, torch_dtype
+from bisparse.files.safetensors_header import MAX_HEADER, Header, TensorEntry, parse_header
+from bisparse.files.safetensors_types import torch_dtype
 
 __all__ = ["SafetensorsFile"]
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from bisparse.files.partial import PartialOutput, as_output_error, reserve
-from bisparse.files.safetensors_header import Header, dtype_name, encode_header, place_tensors
+from bisparse.files.safetensors_header import Header, encode_header, place_tensors
+from bisparse.files.safetensors_types import dtype_name
 
 __all__ = ["Pending", "write_safetensors"]
 

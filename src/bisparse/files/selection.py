@@ -10,7 +10,7 @@ from bisparse.files.checkpoint import Checkpoint
 from bisparse.files.errors import CheckpointError
 from bisparse.files.guess import FLOAT_TYPES, Guess, guess_all
 from bisparse.files.layout_option import LayoutChoice, LayoutOption, find_layout, parse_layouts
-from bisparse.pattern import NM, Pattern, Unstructured
+from bisparse.pattern import NM, Pattern, TransposableNM, Unstructured
 from bisparse.weights import Layout, Selectors, matches, protected_names
 from bisparse.weights.select import as_selectors, check_names
 
@@ -40,6 +40,11 @@ class Choice:
     layout: Layout | None
     undecided: str = ""
     left_out: str = ""
+
+    @property
+    def reading(self) -> str:
+        """What it may be, in words."""
+        return f"{self.taken_for} or {self.undecided}" if self.undecided else self.taken_for
 
     @property
     def chosen(self) -> bool:
@@ -115,7 +120,10 @@ def choose(
         decided.append(replace(choice, left_out=reason))
     decided = _with_ties(decided, checkpoint)
     _check(decided, pattern, checkpoint)
-    return decided
+    if not isinstance(pattern, TransposableNM):
+        return decided
+    free = f"; {pattern} needs no orientation"
+    return [replace(c, why=c.why + free) if c.chosen and c.undecided else c for c in decided]
 
 
 def _as_target(choice: Choice) -> Choice:
@@ -128,7 +136,7 @@ def _as_target(choice: Choice) -> Choice:
     ):
         return choice
     layout = Layout(oriented=False)
-    return replace(choice, taken_for="linear?", why="2-D, in targets", layout=layout, undecided="transposed")
+    return replace(choice, taken_for="linear", why="2-D, in targets", layout=layout, undecided="transposed")
 
 
 def _reason(choice: Choice, wanted: bool, ignored: bool, protected: Mapping[str, str]) -> str:
@@ -155,8 +163,7 @@ def _protected(choices: Iterable[Choice], checkpoint: Checkpoint) -> dict[str, s
         for c in weights
         if len(c.shape) == 2 and c.shape[0] == vocabulary
     }
-    if found or any(reason == "embedding" for reason in reasons.values()):
-        reasons = {n: r for n, r in reasons.items() if not (r.startswith("last") and _has_twins(n, weights))}
+    reasons = {n: r for n, r in reasons.items() if not (r.startswith("last") and _is_block_weight(n, shapes))}
     for first, others in aliases.items():
         held = next((reasons[name] for name in others if name in reasons), None)
         reasons.update({first: held} if held is not None else {})
@@ -168,10 +175,15 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name) if part]
 
 
-def _has_twins(name: str, weights: Iterable[Choice]) -> bool:
-    """Whether a weight is one of many equal ones in repeated blocks: then it is no classifier."""
-    twin = re.compile(re.sub(r"\d+", r"\\d+", re.escape(name)))
-    return sum(twin.fullmatch(choice.name) is not None for choice in weights) > 1
+def _is_block_weight(name: str, shapes: Mapping[str, Sequence[int]]) -> bool:
+    """Whether this is one of several equal weights of repeated blocks (``layers.5.mlp.down``): no
+    classifier.
+    """
+    path, _, leaf = name.rpartition(".")[0].rpartition(".")
+    twin = re.compile(re.sub(r"\d+", r"\\d+", re.escape(path)) + r"\." + re.escape(leaf) + r"\.\w+")
+    return bool(re.search(r"\d", path)) and any(
+        other != name and twin.fullmatch(other) and shape == shapes[name] for other, shape in shapes.items()
+    )
 
 
 def _with_ties(choices: list[Choice], checkpoint: Checkpoint) -> list[Choice]:
@@ -208,11 +220,11 @@ def _check(choices: Sequence[Choice], pattern: Pattern, checkpoint: Checkpoint) 
     first = (open_kind or open_axes)[0]
     count = len(open_kind) + len(open_axes)
     others = f" (and {count - 1} more)" if count > 1 else ""
-    kind = first.layout.kind if first.layout is not None else first.undecided.split(", ")[0]
     way_out = f"; {pattern}t needs no orientation" if isinstance(pattern, NM) and not open_kind else ""
     raise CheckpointError(
         f"{first.name} {first.shape}{others} can be read in several ways ({first.why}): give "
-        f"--layout '{_glob(first.name)}={kind}' (or {first.undecided}), or leave it with --ignore{way_out}"
+        f"--layout '{_glob(first.name)}={first.taken_for}' (or {first.undecided}), "
+        f"or leave it with --ignore{way_out}"
     )
 
 

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from bisparse.files.safetensors_header import Header, TensorEntry, dtype_name, encode_header, place_tensors
+from bisparse.files.safetensors_header import Header, TensorEntry, encode_header, place_tensors
+from bisparse.files.safetensors_types import dtype_name
 
 __all__ = ["MemoryShard", "Shard", "is_storable", "texts_of", "tied_names"]
 

@@ -20,7 +20,8 @@ from bisparse.files.errors import CheckpointError
 from bisparse.files.journal import Journal
 from bisparse.files.masking import Tally, mask_block
 from bisparse.files.partial import as_output_error
-from bisparse.files.safetensors_header import TensorEntry, torch_dtype
+from bisparse.files.safetensors_header import TensorEntry
+from bisparse.files.safetensors_types import torch_dtype
 from bisparse.files.shards import Shard
 from bisparse.pattern import Pattern
 
