@@ -44,11 +44,8 @@ def write_model(path: Path, dtype: str, size: int) -> None:
         file.write(encode_header(Header(entries, {"format": "pt"})))
         for _ in entries:
             values = generator.standard_normal((WIDTH, WIDTH), dtype=np.float32)
-            file.write(
-                values.tobytes()
-                if dtype == "F32"
-                else (values.view(np.uint32) >> 16).astype(np.uint16).tobytes()
-            )
+            bits = values.view(np.uint32)
+            file.write(bits.tobytes() if dtype == "F32" else (bits >> 16).astype(np.uint16).tobytes())
 
 
 def contenders(source: Path, folder: Path, pattern: str, durable: bool) -> dict[str, Callable[[], None]]:

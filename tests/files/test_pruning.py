@@ -82,6 +82,14 @@ def test_float_types_keep_their_type(tmp_path: Path, dtype: torch.dtype) -> None
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_sums_do_not_overflow(tmp_path: Path, dtype: torch.dtype) -> None:
+    weight = torch.full((16, 16), 3e38).to(dtype)
+    save_file({"a.weight": weight, "z.weight": weight.clone()}, tmp_path / "in.safetensors")
+    report = prune_file(tmp_path / "in.safetensors", tmp_path / "out.safetensors", "2:4t")
+    assert report.kept_magnitude == pytest.approx(0.5)
+
+
 def test_other_types_pass_through(tmp_path: Path) -> None:
     tensors = {
         "a.weight": torch.randn(8, 8),

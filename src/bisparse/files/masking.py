@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -129,15 +130,22 @@ def magnitude_of(weight: Tensor) -> float:
     pieces = _pieces(flat.numpy())
     if weight.dtype == torch.float16:
         pieces = (piece.astype(np.float32) for piece in pieces)
-    return sum(float(np.abs(piece).sum()) for piece in pieces)
+    return sum(_sum(np.abs(piece)) for piece in pieces)
 
 
 def _magnitude_of_bfloat16(bits: Bits) -> float:
     """A bfloat16 is the upper half of a float32; its sign is masked away. Two at a time if they pair up."""
     words = bits.view(np.uint32) if bits.size % 2 == 0 else bits.astype(np.uint32)
-    upper = (words & np.uint32(0x7FFF0000)).view(np.float32).sum()
-    lower = (np.left_shift(words, np.uint32(16)) & np.uint32(0x7FFF0000)).view(np.float32).sum()
-    return float(upper) + float(lower)
+    upper = (words & np.uint32(0x7FFF0000)).view(np.float32)
+    lower = (np.left_shift(words, np.uint32(16)) & np.uint32(0x7FFF0000)).view(np.float32)
+    return _sum(upper) + _sum(lower)
+
+
+def _sum(values: Bits) -> float:
+    """In the type of the values, or in float64 where that overflows."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = float(values.sum())
+        return total if math.isfinite(total) else float(values.sum(dtype=np.float64))
 
 
 def _pieces(array: Bits) -> Iterator[Bits]:
