@@ -14,7 +14,7 @@ from bisparse.compress.recipe import Recipe
 from bisparse.compress.reconstruct import NoReconstruction
 from bisparse.compress.report import LayerReport
 from bisparse.pattern import NM, Pattern
-from bisparse.scores import LayerStatistics, score_rows
+from bisparse.scores import LayerStatistics, needs_data, score_rows
 from bisparse.weights import Weight, as_rows, from_rows
 
 __all__ = ["SolvedLayer", "bias_of", "solve_layer"]
@@ -50,13 +50,14 @@ def _problem(
     if not bool(torch.isfinite(rows).all()):
         raise ValueError(f"{weight.name} contains NaN or infinity: it cannot be pruned")
     bias = bias_of(weight)
+    scores = "magnitude" if statistics is None and needs_data(recipe.scores) else recipe.scores
     return LayerProblem(
         rows=rows,
         statistics=statistics,
         pattern=pattern,
         layout=weight.layout,
         shape=tuple(weight.parameter.shape),
-        score=lambda: score_rows(recipe.scores, weight, rows, statistics),
+        score=lambda: score_rows(scores, weight, rows, statistics),
         fit_bias=bias is not None
         and statistics is not None
         and bias.numel() == rows.shape[0] * rows.shape[1],

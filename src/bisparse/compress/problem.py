@@ -76,9 +76,9 @@ class LayerProblem:
 
     def project(self, scores: Tensor) -> Projection:
         """The allowed mask of the largest sum of (G, R, D) non-negative scores, exact for every pattern."""
-        result = solve_mask(
-            rows_as_matrices(scores, self.layout, self.shape).float().contiguous(), self.pattern
-        )
+        if self.given_mask is not None:
+            return Projection(self.given_mask, 0.0)
+        result = solve_mask(rows_as_matrices(scores, self.layout, self.shape).float(), self.pattern)
         return Projection(matrices_as_rows(result.mask, self.layout, self.shape), result.gap)
 
     def project_columns(self, scores: Tensor, first: int, last: int) -> Projection:
