@@ -49,10 +49,25 @@ def _normalised(norm: BatchNorm, inputs: Tensor, mean: Tensor, variance: Tensor)
     return nn.functional.batch_norm(inputs, mean, variance, norm.weight, norm.bias, False, 0.0, norm.eps)
 
 
+def _moments(batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and variance per channel of (n, C, ...) batches, in float64."""
+    flat = [x.double().transpose(0, 1).flatten(1) for x in batches]
+    count = max(sum(x.shape[1] for x in flat), 1)
+    mean = torch.stack([x.sum(1) for x in flat]).sum(0) / count
+    variance = torch.stack([(x - mean[:, None]).square().sum(1) for x in flat]).sum(0) / count
+    return mean, variance
+
+
+@torch.no_grad()
 def trial_statistics(
     norm: BatchNorm, inputs: Sequence[Tensor], dense_inputs: Sequence[Tensor], held_out: float = 0.25
 ) -> NormTrial:
     """Re-estimate running statistics on some samples, and compare both on the others.
+
+    The new statistics give the pruned network's normalised outputs the mean and variance that the dense
+    network's have on the same samples. (Where the running statistics are those of the calibration data, this
+    is plain re-estimation; where they are not, for a small or shifted sample, plain re-estimation would undo
+    what the dense network makes of the difference.)
 
     Re-estimation can hurt: after least squares the variance of a layer's output is smaller than the dense one
     for good reason, and scaling it up again amplifies the error.
@@ -66,15 +81,12 @@ def trial_statistics(
     assert norm.running_mean is not None
     assert norm.running_var is not None
     old_mean, old_variance = norm.running_mean, norm.running_var
-    total = torch.zeros_like(old_mean, dtype=torch.float64)
-    squares, count = torch.zeros_like(total), 0
     cuts = [len(x) - round(held_out * len(x)) if len(x) > 1 else len(x) for x in inputs]
-    for x, cut in zip(inputs, cuts, strict=True):
-        flat = x[:cut].double().transpose(0, 1).flatten(1)  # (C, samples)
-        total, squares, count = total + flat.sum(1), squares + flat.square().sum(1), count + flat.shape[1]
-    mean = total / max(count, 1)
-    variance = (squares / max(count, 1) - mean.square()).clamp_min(0.0)
-    mean, variance = mean.to(old_mean.dtype), variance.to(old_variance.dtype)
+    mean_x, variance_x = _moments([x[:cut] for x, cut in zip(inputs, cuts, strict=True)])
+    mean_y, variance_y = _moments([y[:cut] for y, cut in zip(dense_inputs, cuts, strict=True)])
+    scale = torch.where(variance_y > 0, variance_x / variance_y, 1.0)
+    variance = (old_variance * scale).to(old_variance.dtype)
+    mean = (mean_x - (mean_y - old_mean) * scale.sqrt()).to(old_mean.dtype)
     old_error = new_error = 0.0
     for x, dense, cut in zip(inputs, dense_inputs, cuts, strict=True):
         goal = _normalised(norm, dense[cut:], old_mean, old_variance)
