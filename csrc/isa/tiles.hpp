@@ -25,10 +25,12 @@ struct Group {
 };
 
 // Tiles are swept in stages and regrouped in between, so that finished lanes do not idle.
+// From a warm start most tiles are proved at once, so the first stage is short.
 constexpr int kStages = 3;
-static inline int stage_rounds(int block, int stage) {
-  constexpr int rounds[4][kStages] = {{3, 5, 24}, {4, 6, 22}, {7, 7, 18}, {9, 9, 14}};
-  return rounds[block <= 4 ? 0 : block <= 8 ? 1 : block <= 16 ? 2 : 3][stage];
+static inline int stage_rounds(const MaskProblem& p, int stage) {
+  constexpr int cold[4][kStages] = {{3, 5, 24}, {4, 6, 22}, {7, 7, 18}, {9, 9, 14}};
+  constexpr int warm[4][kStages] = {{1, 4, 27}, {1, 5, 26}, {2, 8, 22}, {4, 9, 19}};
+  return (p.warm_columns ? warm : cold)[p.block <= 4 ? 0 : p.block <= 8 ? 1 : p.block <= 16 ? 2 : 3][stage];
 }
 
 template <class T>
@@ -83,7 +85,7 @@ static inline __attribute__((always_inline)) void load_group(const MaskProblem& 
 
 // Potentials to start from: those of the last stage, else the caller's columns, else zero.
 template <class T, class Shape>
-static inline void load_potentials(const MaskProblem& p, const Shape& shape, int stage, const Group<T>& g,
+static inline __attribute__((always_inline)) void load_potentials(const MaskProblem& p, const Shape& shape, int stage, const Group<T>& g,
                                    TileScratch<T>& w) {
   const int m = shape.block();
   constexpr int lanes = Lanes<T>::count;
@@ -96,8 +98,15 @@ static inline void load_potentials(const MaskProblem& p, const Shape& shape, int
         v[e * lanes + l] = w.kept_v[g.member[l] * m + e];
       }
   } else if (const T* warm = static_cast<const T*>(p.warm_columns)) {
-    for (int l = 0; l < g.size; ++l)
-      for (int e = 0; e < m; ++e) v[e * lanes + l] = warm[g.spot[l].column_dual + e];
+    if constexpr (Shape::fixed) {
+      if (g.side_by_side) {  // their potentials are side by side as well
+        __builtin_memcpy(w.v, warm + g.spot[0].column_dual, sizeof(Vec<T>) * Shape::block());
+        lanes_to_entries<T, Shape::block()>(w.v);
+      }
+    }
+    if (!Shape::fixed || !g.side_by_side)
+      for (int l = 0; l < g.size; ++l)
+        for (int e = 0; e < m; ++e) v[e * lanes + l] = warm[g.spot[l].column_dual + e];
     const Vec<T> shrink = g.range.shrink();
     for (int e = 0; e < m; ++e) w.v[e] *= shrink;
   }
@@ -327,9 +336,9 @@ static inline void solve_group(const MaskProblem& p, const Shape& shape, int sta
   load_potentials(p, shape, stage, g, w);
   Int<T> idle = {};
   for (int l = g.size; l < Lanes<T>::count; ++l) idle[l] = -1;
-  const Progress<T> state = sweep<T>(shape, w.s, w.u, w.v, stage_rounds(m, stage), stage == 0, idle);
+  const Progress<T> state = sweep<T>(shape, w.s, w.u, w.v, stage_rounds(p, stage), stage == 0, idle);
   int rounds = state.rounds;
-  for (int before = 0; before < stage; ++before) rounds += stage_rounds(m, before);
+  for (int before = 0; before < stage; ++before) rounds += stage_rounds(p, before);
   if (rounds > answer.rounds) answer.rounds = rounds;
   if (any_set(state.proved)) store_proved(p, shape, g, w, state.proved);
   if (all_set(state.proved | idle)) return;

@@ -146,7 +146,7 @@ def _warm_columns(warm_start: MaskResult | Duals | None, scores: Tensor, pattern
         )
     dtype = torch.float32 if scores.dtype.is_floating_point and scores.dtype.itemsize <= 4 else torch.float64
     columns_start = duals.columns.detach().cpu().to(dtype).reshape(expected).contiguous()
-    if not bool(columns_start.isfinite().all()):
+    if columns_start.numel() and not all(math.isfinite(float(x)) for x in torch.aminmax(columns_start)):
         raise ValueError("the warm start's column potentials are not finite: start cold instead")
     return columns_start
 
