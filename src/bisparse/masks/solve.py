@@ -17,7 +17,7 @@ from bisparse.pattern import Pattern, TransposableNM, parse_pattern
 
 __all__ = ["METHODS", "solve_mask"]
 
-# Method name -> module and function of an approximate (or slow) solver of transposable masks. Adding one is a line here.
+# Method name -> module and function of an approximate or slow solver of transposable masks. To add one, add a line.
 _TRANSPOSABLE_METHODS = {
     "greedy": ("bisparse.masks.approximate.greedy", "solve_greedy"),
     "two_approx": ("bisparse.masks.approximate.two_approx", "solve_two_approx"),
