@@ -288,13 +288,16 @@ def test_nan_is_named_and_nothing_is_left(tmp_path: Path, mlp: dict[str, Tensor]
     torch.save(mlp, tmp_path / "in.pt")
     for source in ("in.safetensors", "in.pt"):
         for output in ("out.safetensors", "out.pt", "out"):
-            with pytest.raises(
-                CheckpointError, match=r"fc2.weight holds nan at entry 73: mend it, or leave it"
-            ):
+            with pytest.raises(CheckpointError, match=r"fc2\.weight holds nan at \(3, 1\): mend it"):
                 prune_file(tmp_path / source, tmp_path / output, "2:4")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.pt", "in.safetensors"]
     report = prune_file(tmp_path / "in.safetensors", tmp_path / "out.safetensors", "2:4", ignore=["fc2"])
     assert len(report.pruned) == 2
+    wide = torch.ones(2000, 1024)
+    wide[1999, 5] = float("-inf")
+    save_file({"a.weight": wide, "z.weight": torch.ones(4, 4)}, tmp_path / "wide.safetensors")
+    with pytest.raises(CheckpointError, match=r"a\.weight holds -inf at \(1999, 5\)"):
+        prune_file(tmp_path / "wide.safetensors", tmp_path / "wide_out.safetensors", "2:4t")
 
 
 def test_refusals(mlp_file: Path, tmp_path: Path) -> None:

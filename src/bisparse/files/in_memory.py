@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bisparse.files.checkpoint import Checkpoint
 from bisparse.files.errors import CheckpointError
-from bisparse.files.masking import Tally, mask_block
+from bisparse.files.masking import NotFiniteError, Tally, mask_block
 from bisparse.files.partial import as_output_error
 from bisparse.files.safetensors_reader import SafetensorsFile
 from bisparse.files.selection import Choice
@@ -77,8 +77,8 @@ def _prune(tensor: Tensor, choice: Choice, masker: Masker) -> Tally:
     layout = None if isinstance(masker.pattern, Unstructured) else choice.layout
     try:
         tally = mask_block(dense, layout, masker.pattern, method=masker.method, threads=masker.threads)
-    except CheckpointError as error:
-        raise CheckpointError(f"{choice.name} holds {error}: mend it, or leave it with --ignore") from None
+    except NotFiniteError as error:
+        raise CheckpointError(error.line(choice.name, choice.shape)) from None
     if dense is not values and dense.data_ptr() != values.data_ptr():
         with torch.no_grad():
             values.copy_(dense)

@@ -12,12 +12,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bisparse.files.errors import CheckpointError
 from bisparse.masks.solve import solve_mask
 from bisparse.pattern import Pattern
 from bisparse.weights import Layout, as_matrices, from_matrices
 
-__all__ = ["Tally", "bits_of", "count_nonzero", "magnitude_of", "mask_block", "share_of"]
+__all__ = ["NotFiniteError", "Tally", "bits_of", "count_nonzero", "magnitude_of", "mask_block", "share_of"]
 
 _UNSIGNED = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32, 8: torch.uint64}
 _PIECE = 1 << 17
@@ -61,6 +60,25 @@ class Tally:
         return [getattr(self, name) for name in self.__dataclass_fields__]
 
 
+class NotFiniteError(ValueError):
+    """A weight that cannot be ranked.
+
+    Args:
+        value: NaN or an infinity.
+        entry: its place in the block.
+    """
+
+    def __init__(self, value: float, entry: int) -> None:
+        super().__init__(f"{value} at entry {entry}")
+        self.value = value
+        self.entry = entry
+
+    def line(self, name: str, shape: tuple[int, ...], first: int = 0) -> str:
+        """What to tell the user, for a tensor whose block begins at its entry ``first``."""
+        index = tuple(int(i) for i in np.unravel_index(first + self.entry, shape))
+        return f"{name} holds {self.value} at {index}: mend it, or leave it with --ignore"
+
+
 def mask_block(
     weight: Tensor, layout: Layout | None, pattern: Pattern, *, method: str, threads: int
 ) -> Tally:
@@ -80,7 +98,7 @@ def mask_block(
         What was kept.
 
     Raises:
-        CheckpointError: a NaN or an infinity; the message names it and its position in the block.
+        NotFiniteError: a NaN or an infinity.
     """
     bits = bits_of(weight)
     before = count_nonzero(bits)
@@ -90,7 +108,9 @@ def mask_block(
     except ValueError:
         if bool(torch.isfinite(weight).all()):
             raise
-        raise CheckpointError(_first_not_finite(weight)) from None
+        flat = weight.reshape(-1)
+        entry = int(torch.nonzero(~torch.isfinite(flat))[0])
+        raise NotFiniteError(float(flat[entry]), entry) from None
     total = magnitude_of(weight)
     found = result.mask if layout is None else from_matrices(result.mask, layout, weight.shape)
     mask = found.reshape(-1).numpy()
@@ -151,8 +171,3 @@ def _sum(values: Bits) -> float:
 def _pieces(array: Bits) -> Iterator[Bits]:
     """Pieces that stay in the cache, with whatever is computed from them."""
     return (array[start : start + _PIECE] for start in range(0, array.size, _PIECE))
-
-
-def _first_not_finite(weight: Tensor) -> str:
-    position = int(torch.nonzero(~torch.isfinite(weight).reshape(-1))[0])
-    return f"{float(weight.reshape(-1)[position])} at entry {position}"

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from queue import SimpleQueue
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from torch import Tensor
 from bisparse.files.blocks import BLOCK_BYTES, Block
 from bisparse.files.errors import CheckpointError
 from bisparse.files.journal import Journal
-from bisparse.files.masking import Tally, mask_block
+from bisparse.files.masking import NotFiniteError, Tally, mask_block
 from bisparse.files.partial import as_output_error
 from bisparse.files.safetensors_header import TensorEntry
 from bisparse.files.safetensors_types import torch_dtype
@@ -100,11 +101,9 @@ class Masker:
         threads = self.threads if step.block.nbytes > BLOCK_BYTES else max(1, self.threads // self.workers)
         try:
             return mask_block(weight, step.block.layout, self.pattern, method=self.method, threads=threads)
-        except CheckpointError as error:
-            where = f" of the part from byte {step.block.offset} on" if step.block.offset else ""
-            raise CheckpointError(
-                f"{step.entry.name} holds {error}{where}: mend it, or leave it with --ignore"
-            ) from None
+        except NotFiniteError as error:
+            first = step.block.offset // step.entry.itemsize
+            raise CheckpointError(error.line(step.entry.name, step.entry.shape, first)) from None
 
 
 def write_stream(
@@ -198,37 +197,43 @@ def _worked(
     steps: Iterator[Step], targets: Sequence[Target], masker: Masker
 ) -> Iterator[tuple[Step, Tally | None]]:
     """Every step in order, each given out once it is written."""
-    spare: deque[Tensor] = deque()
+    spare: SimpleQueue[Tensor] = SimpleQueue()
+    for _ in range(masker.workers):
+        spare.put(torch.empty(BLOCK_BYTES, dtype=torch.uint8))
     pending: deque[tuple[Step, Future[Tally | None]]] = deque()
 
     def work(step: Step) -> Tally | None:
-        size = step.block.nbytes
-        usual = size <= BLOCK_BYTES
-        buffer = (
-            spare.popleft() if usual and spare else torch.empty(max(size, BLOCK_BYTES), dtype=torch.uint8)
-        )
-        data = buffer.numpy().data[:size]
-        step.source.read_into(step.entry, step.block.offset, data)
-        tally = masker(step, buffer[:size])
-        targets[step.target].write(data, step.position)
-        if usual:
-            spare.append(buffer)
-        return tally
+        buffer = spare.get()
+        try:
+            return _work(step, buffer[: step.block.nbytes], targets[step.target], masker)
+        finally:
+            spare.put(buffer)
+
+    def finished(left: int) -> Iterator[tuple[Step, Tally | None]]:
+        while len(pending) > left:
+            step, future = pending.popleft()
+            yield step, future.result()
 
     with ThreadPoolExecutor(masker.workers) as pool:
         try:
             for step in steps:
-                large = step.block.nbytes > BLOCK_BYTES
-                while pending and (large or len(pending) > masker.workers):
-                    yield pending[0][0], pending[0][1].result()
-                    pending.popleft()
-                if large:
-                    yield step, work(step)
+                if step.block.nbytes > BLOCK_BYTES:
+                    yield from finished(0)
+                    large = torch.empty(step.block.nbytes, dtype=torch.uint8)
+                    yield step, _work(step, large, targets[step.target], masker)
                 else:
                     pending.append((step, pool.submit(work, step)))
-            while pending:
-                yield pending[0][0], pending[0][1].result()
-                pending.popleft()
+                    yield from finished(masker.workers)
+            yield from finished(0)
         finally:
             for _, future in pending:
                 future.cancel()
+
+
+def _work(step: Step, buffer: Tensor, target: Target, masker: Masker) -> Tally | None:
+    """One block from its source, masked, to its place."""
+    data = buffer.numpy().data
+    step.source.read_into(step.entry, step.block.offset, data)
+    tally = masker(step, buffer)
+    target.write(data, step.position)
+    return tally
