@@ -12,12 +12,12 @@ from torch import nn
 
 from bisparse.compress.batch_norm import BatchNorm, NormTrial, trial_statistics
 from bisparse.compress.calibration import Call
-from bisparse.compress.gather import Gatherer
+from bisparse.compress.gather import Gatherer, products
 from bisparse.compress.inputs import Features, Stage, stages, visited_module
 from bisparse.compress.overlay import Overlay
 from bisparse.compress.streams import Stream, run_streams
 from bisparse.scores import LayerStatistics
-from bisparse.weights import Weight
+from bisparse.weights import Weight, as_rows
 
 __all__ = ["Solve", "Walk"]
 
@@ -139,10 +139,25 @@ class Walk:
         for stream in group:
             if stream.dense and self._sequential:
                 continue
+            partner = stream if stream.dense else dense.get(stream.number)
             inputs = self._features(stage, stream)
-            partner = dense.get(stream.number)
-            targets = inputs if partner in (None, stream) else self._features(stage, partner)
+            targets = {} if partner is None else self._targets(stage, partner)
             self._gatherer.add(weights, inputs, targets)
+
+    def _targets(self, stage: Stage, stream: Stream) -> dict[str, Features]:
+        """What the dense weights make of a dense stream's inputs."""
+        visit = stream.visit
+        assert visit is not None
+        if stage.targets is not None:
+            return stage.targets(visit.args, visit.kwargs, stream.valid)
+        found = self._features(stage, stream)
+        targets: dict[str, Features] = {}
+        for weight in stage.weights:
+            if weight.name in found:
+                rows = as_rows(weight.parameter.detach(), weight.layout)
+                pairs = zip(found[weight.name], rows, strict=True)
+                targets[weight.name] = [products(x, group) for x, group in pairs]
+        return targets
 
     def _features(self, stage: Stage, stream: Stream) -> dict[str, Features]:
         visit = stream.visit

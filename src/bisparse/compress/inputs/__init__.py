@@ -8,13 +8,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from bisparse.compress.inputs.attention import attention_input_features, attention_output_features
-from bisparse.compress.inputs.convolution import conv_features, conv_transpose_features
+from bisparse.compress.inputs.convolution import conv_features, conv_targets, conv_transpose_features
 from bisparse.compress.inputs.functional import functional_features
 from bisparse.compress.inputs.recurrent import cell_features, recurrent_features
-from bisparse.compress.inputs.stage import Features, Stage, flat_samples
+from bisparse.compress.inputs.stage import Features, Reader, Stage, flat_samples
 from bisparse.weights import Weight
 
-__all__ = ["Features", "Stage", "flat_samples", "stages", "visited_module"]
+__all__ = ["Features", "Reader", "Stage", "flat_samples", "stages", "visited_module"]
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _CONV_TRANSPOSES = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -46,7 +46,14 @@ def stages(module: nn.Module, weights: Sequence[Weight]) -> list[Stage]:
         return _attention_stages(module, weights)
     if isinstance(module, (nn.RNNBase, nn.RNNCellBase)) or _is_unknown(weights):
         return [Stage((weight,), _Named(module, weights)) for weight in weights]
-    return [Stage(tuple(weights), _Named(module, weights))]
+    targets = _conv_targets(module, weights[0]) if isinstance(module, _CONVS) else None
+    return [Stage(tuple(weights), _Named(module, weights), targets)]
+
+
+def _conv_targets(module: nn.Module, weight: Weight) -> Reader:
+    return lambda args, kwargs, valid: {
+        weight.name: conv_targets(module, args or tuple(kwargs.values()), valid)
+    }
 
 
 def _is_unknown(weights: Sequence[Weight]) -> bool:

@@ -11,21 +11,23 @@ from torch.nn import functional as F
 
 from bisparse.compress.inputs.stage import Features, flat_samples
 
-__all__ = ["conv_features", "conv_transpose_features"]
+__all__ = ["conv_features", "conv_targets", "conv_transpose_features"]
 
 
 def _windows(inputs: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> Tensor:
-    """(N, C, *size) -> (N, C, *out, *kernel): all windows of a padded input, as a view."""
+    """(N, C, *size) -> (N, *out, C, *kernel): all windows of a padded input, as a view of a channels-last
+    copy.
+    """
+    windows = inputs.movedim(1, -1).contiguous()  # runs of C are then copied as one piece
     for axis, (size, step, gap) in enumerate(zip(kernel, stride, dilation, strict=True)):
-        inputs = inputs.unfold(2 + axis, (size - 1) * gap + 1, step)[..., ::gap]
-    return inputs
+        windows = windows.unfold(1 + axis, (size - 1) * gap + 1, step)[..., ::gap]
+    return windows
 
 
 def _group_features(windows: Tensor, groups: int, valid: Tensor | None) -> Features:
-    """(N, C, *out, *kernel) windows as one (n, prod(kernel) * C/groups) tensor per group."""
+    """(N, *out, C, *kernel) windows as one (n, prod(kernel) * C/groups) tensor per group."""
     dims = (windows.dim() - 2) // 2
-    out, kernel = tuple(range(2, 2 + dims)), tuple(range(2 + dims, 2 + 2 * dims))
-    features = windows.permute(0, *out, *kernel, 1)  # (N, *out, *kernel, C)
+    features = windows.movedim(1 + dims, -1)  # (N, *out, *kernel, C)
     width = features.shape[-1] // groups
     flat = [features[..., g * width : (g + 1) * width].flatten(1 + dims) for g in range(groups)]
     return [flat_samples(part, valid if dims == 1 else None) for part in flat]
@@ -47,6 +49,17 @@ def conv_features(module: nn.Module, args: tuple[Any, ...], valid: Tensor | None
     return _group_features(
         _windows(padded, module.kernel_size, module.stride, module.dilation), module.groups, valid
     )
+
+
+def conv_targets(module: nn.Module, args: tuple[Any, ...], valid: Tensor | None) -> Features:
+    """Outputs of a convolution without its bias, one (n, O/groups) tensor per group, in the order of the
+    inputs.
+    """
+    assert isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
+    inputs = _batched(args[0], len(module.kernel_size))
+    outputs = module._conv_forward(inputs, module.weight, None).movedim(1, -1)
+    parts = outputs.chunk(module.groups, -1)
+    return [flat_samples(part, valid if outputs.dim() == 3 else None) for part in parts]
 
 
 def _stuffed(inputs: Tensor, stride: Sequence[int]) -> Tensor:

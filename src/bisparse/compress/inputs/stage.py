@@ -10,10 +10,12 @@ from torch import Tensor
 
 from bisparse.weights import Weight
 
-__all__ = ["Features", "Stage", "flat_samples"]
+__all__ = ["Features", "Reader", "Stage", "flat_samples"]
 
 Features: TypeAlias = list[Tensor]
 """One (n, D) tensor per group of the weight's rows view; n may differ between groups."""
+
+Reader: TypeAlias = Callable[[tuple[Any, ...], Mapping[str, Any], "Tensor | None"], dict[str, Features]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,7 +29,8 @@ class Stage:
     """
 
     weights: tuple[Weight, ...]
-    features: Callable[[tuple[Any, ...], Mapping[str, Any], Tensor | None], dict[str, Features]]
+    features: Reader
+    targets: Reader | None = None
 
 
 def flat_samples(inputs: Tensor, valid: Tensor | None) -> Tensor:
