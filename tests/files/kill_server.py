@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,8 @@ def run(source: Path, output: Path, *, force: bool, die_at: int = 0, die_after: 
                 die_at_call(die_at)
             prune_file(source, output, "4:8t", force=force, threads=2)
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     if die_after:
@@ -123,6 +126,9 @@ class Trial:
     def left(self) -> list[Path]:
         return list(self.output.parent.glob("*.partial*"))
 
+    def done(self) -> bool:
+        return not self.left() and self.output.exists() and digest(self.output) == self.wanted
+
     def survives(self, kills: list[dict[str, float]]) -> bool:
         """Run with these kills in turn, then undisturbed; check the result. True where the last kill came in
         time.
@@ -133,9 +139,9 @@ class Trial:
             killed = not run(self.source, self.output, force=self.force, **kill)  # type: ignore[arg-type]
             if self.old and not self.output.is_dir():
                 assert self.output.read_bytes() == self.old or digest(self.output) == self.wanted, kills
-            if not killed:
+            if not killed or self.done():
                 break
-        if killed and (self.left() or not self.output.exists() or digest(self.output) != self.wanted):
+        if killed and not self.done():
             assert run(self.source, self.output, force=self.force), kills
         assert digest(self.output) == self.wanted, kills
         assert not self.left(), (kills, self.left())

@@ -114,10 +114,14 @@ class PartialOutput:
                 f"{self.path} is in the way and was not left by bisparse: move it, or use --force"
             )
         if not same or not self.path.exists():
-            with as_output_error(self.path):
-                _remove(self.path)
-                journal.start(fingerprint)
+            self.restart(fingerprint)
         return False
+
+    def restart(self, fingerprint: str) -> None:
+        """Begin anew. Data go before their journal: a ``.partial`` without one would be somebody else's."""
+        with as_output_error(self.path):
+            _remove(self.path)
+            self.journal.start(fingerprint)
 
     def commit(self) -> None:
         """Give the complete output its name. A kill in the middle is made good by the next run.

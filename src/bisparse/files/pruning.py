@@ -139,14 +139,14 @@ class _Job:
             partial.keep(remove_journal=True)
             return journal.sums, []
         try:
-            journal.start(journal.fingerprint)
+            partial.restart(journal.fingerprint)  # half a pickle is of no use
             content, tensors = load_content(self.checkpoint)
             sums = prune_tensors(tensors, self.choices, self.masker, self.progress)
             save_pickle(content, partial.path, durable=self.durable)
             journal.record(len(sums), sums)
             partial.commit()
         except BaseException:
-            partial.discard()  # half a pickle is of no use
+            partial.discard()
             raise
         return sums, []
 
