@@ -83,6 +83,12 @@ static inline __attribute__((always_inline)) void load_group(const MaskProblem& 
   for (int e = 0; e < m * m; ++e) w.s[e] *= shrink;
 }
 
+// A start that dwarfs the scores (below 4) would drown them in the rounding of s - v: zero takes its place.
+template <class T>
+static inline Vec<T> usable_start(Vec<T> v) {
+  return (Vec<T>)((Int<T>)v & ((v <= splat<Vec<T>>(T(4))) & (v >= splat<Vec<T>>(T(-4)))));
+}
+
 // Potentials to start from: those of the last stage, else the caller's columns, else zero.
 template <class T, class Shape>
 static inline __attribute__((always_inline)) void load_potentials(const MaskProblem& p, const Shape& shape, int stage, const Group<T>& g,
@@ -108,7 +114,7 @@ static inline __attribute__((always_inline)) void load_potentials(const MaskProb
       for (int l = 0; l < g.size; ++l)
         for (int e = 0; e < m; ++e) v[e * lanes + l] = warm[g.spot[l].column_dual + e];
     const Vec<T> shrink = g.range.shrink();
-    for (int e = 0; e < m; ++e) w.v[e] *= shrink;
+    for (int e = 0; e < m; ++e) w.v[e] = usable_start<T>(w.v[e] * shrink);
   }
 }
 

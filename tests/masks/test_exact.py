@@ -166,6 +166,19 @@ def test_a_warm_start_changes_the_work_not_the_result(pattern: str) -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("pattern", ["1:4t", "2:4t", "4:8t", "3:7t", "16:32t"])
+def test_a_warm_start_that_dwarfs_the_scores_does_no_harm(pattern: str, dtype: torch.dtype) -> None:
+    # In s - v with such a v every score drowns in rounding: all masks would look alike.
+    scores = draw("gaussian", (131, 257), 5).to(dtype)
+    cold = bs.solve_mask(scores, pattern, return_duals=True)
+    assert cold.duals is not None
+    noise = torch.randn(cold.duals.columns.shape, generator=torch.Generator().manual_seed(0))
+    for columns in (noise * 1e6, noise * 1e30, noise.sign() * 3e38):
+        warm = proved(scores, pattern, warm_start=bs.Duals(cold.duals.rows, columns))
+        assert warm.objective == pytest.approx(cold.objective, rel=1e-7)
+
+
 @pytest.mark.parametrize("pattern", ["2:4t", "4:8t", "3:7t", "16:32t", "2:4", "5:9", "unstructured:0.7"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_bits_do_not_depend_on_threads_or_instruction_set(pattern: str, dtype: torch.dtype) -> None:
@@ -274,3 +287,9 @@ def test_flushing_denormals_in_the_caller_changes_nothing() -> None:
         torch.set_flush_denormal(False)
     assert torch.equal(again.mask, expected.mask)
     assert again.objective == expected.objective
+
+
+def test_a_sum_beyond_float64_proves_nothing() -> None:
+    result = bs.solve_mask(torch.full((8, 8), 1.7e308, dtype=torch.float64), "4:8t", return_duals=True)
+    assert torch.equal(result.mask.sum(0), torch.full((8,), 4))
+    assert result.objective == result.gap == float("inf")

@@ -173,6 +173,18 @@ def test_tampered_potentials_are_rejected() -> None:
     assert verify_mask(MASK, "2:4t", scores=SCORES, duals=shifted).optimal
 
 
+@pytest.mark.parametrize("offset", [1e9, 1e16, 1e30, 1e308])
+def test_potentials_that_drown_the_scores_prove_nothing(offset: float) -> None:
+    # In exact arithmetic an offset of u against v cancels; in float64 the scores vanish in it.
+    worst = ~MASK
+    assert verify_mask(worst, "2:4t", scores=SCORES).feasible
+    rows = torch.full((4, 1), offset, dtype=torch.float64)
+    huge = Duals(rows, -rows.T)
+    result = verify_mask(worst, "2:4t", scores=SCORES, duals=huge)
+    assert result.bound >= 28.0
+    assert not result.optimal
+
+
 def test_negative_potentials_prove_nothing_in_cut_tiles() -> None:
     # Keeping nothing is allowed in a 3 x 3 corner, and negative potentials would "prove" a bound below the
     # optimum.

@@ -14,6 +14,10 @@ from bisparse.pattern import NM, TransposableNM
 
 __all__ = ["dual_bound", "dual_problems", "largest_sum", "row_bound"]
 
+_ROUNDING = (
+    2.0**-48
+)  # per unit of potential and entry of its line: float64's 2**-53 and the length of the sums
+
 
 def largest_sum(scores: Tensor, kept: int) -> float:
     """Sum of the ``kept`` largest scores: the bound of an unstructured mask, reached by its optimum."""
@@ -64,9 +68,11 @@ def dual_bound(scores: Tensor, pattern: TransposableNM, duals: Duals) -> float:
     """Evaluate N sum(u) + N sum(v) + sum max(0, s - u - v) for scores (B, R, C).
 
     A bound for every finite u, v that is non-negative in tiles cut by the edge: there lines keep at most N,
-    so the term N u must not be negative. See :func:`dual_problems`.
+    so the term N u must not be negative. See :func:`dual_problems`. Potentials that dwarf the scores cancel in
+    the formula: the rounding that this may cause is added once it could exceed 1e-12 of the bound. ``inf`` if a
+    sum leaves the range of float64.
     """
-    parts = []
+    parts, size = [], 0.0
     for band in bands(scores.shape, pattern.block):
         part = band.of(scores, torch.float64)
         u, v = _potentials(band, scores.shape, pattern.block, duals)
@@ -78,7 +84,15 @@ def dual_bound(scores: Tensor, pattern: TransposableNM, duals: Duals) -> float:
             pattern.keep * float(v.sum()),
             float(part.clamp_(min=0.0).sum()),
         ]
-    return math.fsum(parts)
+        size += pattern.block * (float(u.abs().sum()) + float(v.abs().sum()))
+    if not all(map(math.isfinite, (size, *parts))):
+        return math.inf
+    try:
+        bound = math.fsum(parts)
+    except OverflowError:
+        return math.inf
+    rounding = _ROUNDING * size
+    return bound if rounding <= 1e-12 * bound else bound + rounding
 
 
 def _potentials(band: Band, shape: torch.Size, block: int, duals: Duals) -> tuple[Tensor, Tensor]:

@@ -58,6 +58,8 @@ class MaskResult:
     def gap(self) -> float:
         """Proven optimality gap, (bound - objective) / objective; 0 proves the mask optimal, ``inf`` is no proof."""
         difference = self.bound - self.objective
+        if difference != difference:  # sums beyond the range of float64 prove nothing
+            return float("inf")
         if difference <= 0.0:
             return 0.0
         return difference / self.objective if self.objective > 0.0 else float("inf")

@@ -122,9 +122,9 @@ def _bound(scores: Tensor, pattern: Pattern, duals: Duals | None) -> tuple[float
 
 
 def _gap(objective: float, bound: float) -> float:
-    if math.isnan(objective):
-        return math.inf
     difference = bound - objective
+    if math.isnan(difference):  # no scores, or sums beyond the range of float64
+        return math.inf
     if difference <= 0.0:
         return 0.0
     return difference / objective if objective > 0.0 else math.inf
