@@ -64,7 +64,7 @@ MaskAnswer solve_transposable(const MaskProblem& problem, int threads, const Ker
   const std::int64_t tiles = problem.tiles();
   const double nanoseconds = 0.5 + 0.2 * problem.block;
   threads = useful_threads(tiles * problem.block * problem.block, nanoseconds, threads);
-  const std::int64_t per_chunk = std::clamp<std::int64_t>(1 << 18 >> (2 * (problem.block > 16) + 2), 64, kChunkTiles);
+  const std::int64_t per_chunk = std::clamp<std::int64_t>((1 << 15) / (problem.block * problem.block), 64, kChunkTiles);
   return run_chunks(problem, *kernels, kernels->solve_tiles, tiles, per_chunk, threads);
 }
 

@@ -48,6 +48,6 @@ const Kernels* avx2_kernels();
 const Kernels* avx512_kernels();
 
 constexpr int kMaxBlock = 64;
-constexpr int kChunkTiles = 512; // tiles are solved and summed in fixed chunks, so sums do not depend on threads
+constexpr int kChunkTiles = 512;  // most tiles of a chunk; chunks never depend on threads, so sums do not either
 
 }  // namespace bisparse
