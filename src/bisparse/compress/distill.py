@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,23 @@ from bisparse.compress.calibration import Call
 from bisparse.compress.outputs import output_tensor, split_call, valid_outputs
 
 __all__ = ["Distill", "Distilled"]
+
+_Distance: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+
+
+def _square(found: Tensor, goal: Tensor) -> Tensor:
+    return (found - goal).square()
+
+
+def _divergence(found: Tensor, goal: Tensor) -> Tensor:
+    """KL(goal | found) per sample, from logits."""
+    terms = nn.functional.kl_div(
+        found.log_softmax(-1), goal.log_softmax(-1), reduction="none", log_target=True
+    )
+    return terms.sum(-1)
+
+
+_DISTANCES: dict[str, _Distance] = {"mse": _square, "kl": _divergence}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +56,9 @@ class Distill:
     Zhang et al., ICLR 2018.
 
     Attributes:
+        loss: ``"mse"``, squared distance of the outputs; ``"kl"``, Kullback-Leibler divergence of their
+            softmax over the last axis; ``"auto"``: ``"kl"`` where the inputs are token ids (language models),
+            else ``"mse"``, which does not fade where a classifier is sure of its training images.
         epochs: passes over the calibration data; 0 switches the stage off.
         rate: Adam's first learning rate, falling to zero as a half cosine.
         batch: samples per step (calibration batches are split, never joined).
@@ -46,9 +66,10 @@ class Distill:
         held_out: share of the samples that decide whether the result is kept.
     """
 
+    loss: str = "auto"
     epochs: int = 10
-    rate: float = 5e-4
-    batch: int = 64
+    rate: float = 1e-3
+    batch: int = 32
     mixup: float = 0.5
     held_out: float = 0.1
 
@@ -79,15 +100,17 @@ class Distill:
         test = [pieces[i] for i in order[:count]]
         train = [pieces[i] for i in order[count:]] or test
         student = _Student(model, values, masks)
-        before = _loss(student, model, test)
+        distance = self._distance(pieces)
+        before = _loss(student, model, test, distance)
         self._fit(student, model, train, generator)
-        after = _loss(student, model, test)
+        after = _loss(student, model, test, distance)
         kept = after < before
         return Distilled(student.values() if kept else dict(values), before, after, kept)
 
     def _fit(
         self, student: _Student, model: nn.Module, pieces: Sequence[Call], generator: torch.Generator
     ) -> None:
+        distance = self._distance(pieces)
         optimizer = torch.optim.Adam(student.parameters(), lr=self.rate)
         total = self.epochs * len(pieces)
         for step, call in enumerate(_epochs(pieces, self.epochs, generator)):
@@ -95,17 +118,23 @@ class Distill:
                 group["lr"] = self.rate * 0.5 * (1 + math.cos(math.pi * step / total))
             call = _mixed(call, self.mixup, generator)
             with torch.no_grad():
-                target = output_tensor(call.run(model))
+                goal = valid_outputs(output_tensor(call.run(model)), call.valid)
             with torch.enable_grad():
-                loss = (
-                    valid_outputs(output_tensor(student.run(call)) - target, call.valid)
-                    .float()
-                    .square()
-                    .mean()
-                )
+                found = valid_outputs(output_tensor(student.run(call)), call.valid)
+                loss = distance(found.float(), goal.float()).mean()
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+
+    def _distance(self, pieces: Sequence[Call]) -> _Distance:
+        if self.loss not in ("auto", *_DISTANCES):
+            raise ValueError(f"unknown loss {self.loss!r}: use auto, {', '.join(_DISTANCES)}")
+        if self.loss != "auto":
+            return _DISTANCES[self.loss]
+        first = next(
+            (v for v in (*pieces[0].args, *pieces[0].kwargs.values()) if isinstance(v, Tensor)), None
+        )
+        return _DISTANCES["mse" if first is None or first.is_floating_point() else "kl"]
 
 
 class _Student:
@@ -164,9 +193,12 @@ def _mixed(call: Call, share: float, generator: torch.Generator) -> Call:
 
 
 @torch.no_grad()
-def _loss(student: _Student, model: nn.Module, calls: Sequence[Call]) -> float:
+def _loss(student: _Student, model: nn.Module, calls: Sequence[Call], distance: _Distance) -> float:
+    """Mean distance over all samples."""
     total, count = 0.0, 0
     for call in calls:
-        error = valid_outputs(output_tensor(student.run(call)) - output_tensor(call.run(model)), call.valid)
-        total, count = total + float(error.double().square().sum()), count + error.numel()
+        found = valid_outputs(output_tensor(student.run(call)), call.valid)
+        goal = valid_outputs(output_tensor(call.run(model)), call.valid)
+        distances = distance(found.double(), goal.double())
+        total, count = total + float(distances.sum()), count + distances.numel()
     return total / max(count, 1)

@@ -77,6 +77,7 @@ def fit_nm_(
     reconstruct: Reconstruct = "auto",
     calibration: Calibration | None = None,
     sequential: bool = True,
+    residual: bool = True,
     batch_norm: bool = True,
     damping: float = 1e-4,
     layouts: Mapping[str, Layout] | None = None,
@@ -103,6 +104,7 @@ def fit_nm_(
             least squares and distillation. Targets are the outputs of the model as it was given.
         calibration: as in ``prune_``, and so are all that follow.
         sequential: gather inputs from the network fitted so far.
+        residual: aim at the sums that residual connections form.
         batch_norm: try re-estimated running statistics.
         damping: of the Hessians.
         layouts: by parameter name, for unknown classes.
@@ -138,7 +140,7 @@ def fit_nm_(
     weights = [weight for weight in selection if weight.name in fits]
     patterns = {name: fit.pattern for name, fit in fits.items()}
     masks = {name: fit.mask for name, fit in fits.items()}
-    options = Options(sequential, batch_norm, checkpoint_dir, progress, seed)
+    options = Options(sequential, residual, batch_norm, checkpoint_dir, progress, seed)
     report = Job(model, weights, patterns, left_out, recipe, masks).run(calibration, options, evaluate)
     repairs = {name: (fit.violating, fit.groups) for name, fit in fits.items()}
     return replace(report, notes=report.notes | {"violating_groups": repairs})

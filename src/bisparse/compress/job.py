@@ -28,6 +28,7 @@ class Options:
     """How a job runs; see :func:`bisparse.compress.prune_`."""
 
     sequential: bool = True
+    residual: bool = True
     batch_norm: bool = True
     checkpoint_dir: str | os.PathLike[str] | None = None
     progress: bool = False
@@ -79,6 +80,7 @@ class Job:
         model = self.model
         settings = self.recipe.describe() | {
             "sequential": options.sequential,
+            "residual": options.residual,
             "batch_norm": options.batch_norm,
             "seed": options.seed,
         }
@@ -109,9 +111,16 @@ class Job:
                 session.solve(weight, None)
             return
         norms = session.norm_trials(self.model) if options.batch_norm else {}
-        overlay, solve = session.overlay, session.solve
-        sequential = options.sequential
-        walk = Walk(self.model, self.weights, overlay, solve, sequential=sequential, known=known, norms=norms)
+        walk = Walk(
+            self.model,
+            self.weights,
+            session.overlay,
+            session.solve,
+            sequential=options.sequential,
+            residual=options.residual,
+            known=known,
+            norms=norms,
+        )
         walk.run(calls)
 
     def _distil(self, session: Session, calls: list[Call], seed: int) -> dict[str, Any]:

@@ -82,6 +82,7 @@ def prune_(
     reconstruct: Reconstruct = "auto",
     calibration: Calibration | None = None,
     sequential: bool = True,
+    residual: bool = True,
     batch_norm: bool = True,
     damping: float = 1e-4,
     layouts: Mapping[str, Layout] | None = None,
@@ -113,6 +114,8 @@ def prune_(
             batch.
         sequential: gather inputs from the network pruned so far (targets always come from the dense one);
             otherwise from the dense network, which is cheaper and less accurate.
+        residual: where a layer's output is added to another tensor, aim at the dense network's sum, so that
+            the layer also makes good the other summand's error. Needs ``sequential``.
         batch_norm: try re-estimated running statistics at every batch norm; keep them where held-out
             calibration samples come closer to the dense network (see ``report.batch_norms``).
         damping: share of the mean of a Hessian's diagonal that is added to it.
@@ -136,7 +139,7 @@ def prune_(
         scores, reconstruct, has_data=calibration is not None, parameters=parameters, damping=damping
     )
     job = Job(model, weights, patterns, left_out, recipe)
-    options = Options(sequential, batch_norm, checkpoint_dir, progress, seed)
+    options = Options(sequential, residual, batch_norm, checkpoint_dir, progress, seed)
     return job.run(calibration, options, evaluate)
 
 

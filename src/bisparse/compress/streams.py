@@ -12,12 +12,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-__all__ = ["Stream", "Visit", "run_streams"]
+__all__ = ["Spot", "Stream", "Visit", "run_streams"]
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """A place where a tensor passes by: the first input of a module, or its (first) output."""
+
+    module: nn.Module
+    side: Literal["input", "output"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +52,7 @@ class Stream:
         number: of its batch, to find the partner in the other network.
         dense: whether it runs the dense network.
         valid: which tokens of its batch are real.
+        memory: the last tensor that passed each of the spots to be remembered.
         visit: where it waits, or ``None`` while it runs and after it has ended.
         result: what ``work`` returned.
     """
@@ -53,6 +63,7 @@ class Stream:
     number: int = 0
     dense: bool = True
     valid: Tensor | None = None
+    memory: dict[Spot, Tensor] = field(default_factory=dict)
     visit: Visit | None = None
     result: Any = None
     _error: BaseException | None = None
@@ -111,6 +122,7 @@ def run_streams(
     modules: Iterable[nn.Module],
     at: Callable[[nn.Module, list[Stream]], None],
     order: Callable[[nn.Module], int],
+    spots: Iterable[Spot] = (),
 ) -> None:
     """Run all streams to their ends.
 
@@ -122,6 +134,7 @@ def run_streams(
         modules: where they pause.
         at: called once per group of paused streams, in the caller's thread.
         order: rank of a module in the forward order.
+        spots: places whose tensors every stream remembers.
     """
     streams = list(streams)
     local = threading.local()
@@ -141,7 +154,9 @@ def run_streams(
         stream.work = registered
         stream.advance()
 
-    handles = [module.register_forward_pre_hook(hook, with_kwargs=True) for module in dict.fromkeys(modules)]
+    # Remember first: a module that pauses may itself be a spot.
+    handles = [_remember(spot, local) for spot in dict.fromkeys(spots)]
+    handles += [module.register_forward_pre_hook(hook, with_kwargs=True) for module in dict.fromkeys(modules)]
     try:
         for stream in streams:
             start(stream)
@@ -156,3 +171,17 @@ def run_streams(
             handle.remove()
         for stream in streams:
             stream.abort()
+
+
+def _remember(spot: Spot, local: threading.local) -> RemovableHandle:
+    """Keep what passes a spot in the memory of the stream that runs."""
+
+    def keep(value: Any) -> None:
+        stream = getattr(local, "stream", None)
+        value = value[0] if isinstance(value, tuple) and value else value
+        if stream is not None and isinstance(value, Tensor):
+            stream.memory[spot] = value
+
+    if spot.side == "input":
+        return spot.module.register_forward_pre_hook(lambda _, args: keep(args))
+    return spot.module.register_forward_hook(lambda *call: keep(call[2]))

@@ -13,13 +13,17 @@ from torch import nn
 from bisparse.compress.batch_norm import BatchNorm, NormTrial, trial_statistics
 from bisparse.compress.calibration import Call
 from bisparse.compress.gather import Gatherer, products
-from bisparse.compress.inputs import Features, Stage, stages, visited_module
+from bisparse.compress.inputs import Features, Stage, flat_samples, stages, visited_module
 from bisparse.compress.overlay import Overlay
+from bisparse.compress.residual import Residual, find_residuals
 from bisparse.compress.streams import Stream, run_streams
 from bisparse.scores import LayerStatistics
 from bisparse.weights import Weight, as_rows
 
 __all__ = ["Solve", "Walk"]
+
+# Modules whose output is one product, so that what is added to it can be aimed at.
+_SUMMABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention)
 
 Solve = Callable[[Weight, "LayerStatistics | None"], None]
 """Solve one weight from its statistics and put the result into the overlay."""
@@ -42,11 +46,14 @@ class Walk:
         solve: Solve,
         *,
         sequential: bool = True,
+        residual: bool = True,
         known: Iterable[str] = (),
         norms: Mapping[BatchNorm, Callable[[NormTrial], None]] | None = None,
     ) -> None:
         self._model, self._overlay, self._solve, self._sequential = model, overlay, solve, sequential
         self._known, self._norms = frozenset(known), dict(norms or {})
+        self._residual = residual and sequential
+        self._residuals: dict[nn.Module, Residual] = {}
         self._gatherer = Gatherer()
         self._weights = {weight.name: weight for weight in weights}
         self._stages = self._plan()
@@ -81,7 +88,8 @@ class Walk:
         if self._sequential:
             streams += [self._stream(number, call, dense=False) for number, call in enumerate(calls)]
         last = len(self._rank)
-        run_streams(streams, modules, self._at, lambda module: self._rank.get(module, last))
+        spots = [residual.spot for residual in self._residuals.values()]
+        run_streams(streams, modules, self._at, lambda module: self._rank.get(module, last), spots)
         for name in self._gatherer.waiting():
             self._finish(self._weights[name])
         self._finish_unseen()
@@ -95,10 +103,17 @@ class Walk:
 
         handles = [module.register_forward_pre_hook(count) for module in modules]
         try:
-            call.run(self._model)
+            if self._residual:
+                followed = [module for module in modules if isinstance(module, _SUMMABLE)]
+                self._residuals = find_residuals(self._model, lambda: call.run(self._model), followed)
+            else:
+                call.run(self._model)
         finally:
             for handle in handles:
                 handle.remove()
+        for module in modules:
+            if calls[module] > 1:
+                self._residuals.pop(module, None)
         for module in modules:
             for stage in self._stages.get(module, []):
                 self._remaining.update({weight.name: calls[module] for weight in stage.weights})
@@ -113,7 +128,8 @@ class Walk:
     def _at(self, module: nn.Module, group: list[Stream]) -> None:
         """All streams that are going to call this module wait here."""
         if isinstance(module, BatchNorm) and module in self._norms:
-            self._try_norm(module, group)
+            if all(residual.norm is not module for residual in self._residuals.values()):
+                self._try_norm(module, group)
             return
         plan = [
             stage for stage in self._stages[module] if any(w.name not in self._solved for w in stage.weights)
@@ -142,6 +158,8 @@ class Walk:
             partner = stream if stream.dense else dense.get(stream.number)
             inputs = self._features(stage, stream)
             targets = {} if partner is None else self._targets(stage, partner)
+            if partner is not None:
+                self._aim_at_sums(stage, targets, stream, partner)
             self._gatherer.add(weights, inputs, targets)
 
     def _targets(self, stage: Stage, stream: Stream) -> dict[str, Features]:
@@ -158,6 +176,25 @@ class Walk:
                 pairs = zip(found[weight.name], rows, strict=True)
                 targets[weight.name] = [products(x, group) for x, group in pairs]
         return targets
+
+    def _aim_at_sums(
+        self, stage: Stage, targets: dict[str, Features], stream: Stream, partner: Stream
+    ) -> None:
+        """Where the module's output is added to something, also make good that summand's error, in place."""
+        assert stream.visit is not None
+        module = stream.visit.module
+        residual, weight = self._residuals.get(module), stage.weights[-1]
+        if residual is None or stage is not self._stages[module][-1] or weight.name not in targets:
+            return
+        pair = [one.memory.get(residual.spot) for one in (partner, stream)]
+        if pair[0] is None or pair[1] is None or pair[0].shape != pair[1].shape:
+            return
+        change = residual.correction(pair[0], pair[1])
+        change = change.movedim(1, -1) if weight.layout.kind == "conv" else change
+        parts = change.chunk(len(targets[weight.name]), -1)
+        flat = [flat_samples(part, stream.valid) for part in parts]
+        if all(a.shape == b.shape for a, b in zip(flat, targets[weight.name], strict=True)):
+            targets[weight.name] = [a + b for a, b in zip(flat, targets[weight.name], strict=True)]
 
     def _features(self, stage: Stage, stream: Stream) -> dict[str, Features]:
         visit = stream.visit
