@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <thread>
 #include <vector>
 
@@ -35,7 +36,10 @@ void for_each_chunk(std::int64_t chunks, int threads, Body body) {
     for (std::int64_t chunk; (chunk = next.fetch_add(1, std::memory_order_relaxed)) < chunks;) body(chunk, worker);
   };
   std::vector<std::thread> helpers;
-  for (int worker = 1; worker < threads && worker < chunks; ++worker) helpers.emplace_back(work, worker);
+  try {
+    for (int worker = 1; worker < threads && worker < chunks; ++worker) helpers.emplace_back(work, worker);
+  } catch (const std::exception&) {  // the system starts no more threads: those there are do all the work
+  }
   work(0);
   for (std::thread& helper : helpers) helper.join();
 }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -158,3 +160,18 @@ def test_solving_after_a_fork() -> None:
     expected = bs.solve_mask(scores, "8:16t", threads=3).mask.numpy()
     # numpy compares: torch's own OpenMP pool does not survive a fork
     assert in_fork(lambda: bool((bs.solve_mask(scores, "8:16t", threads=3).mask.numpy() == expected).all()))
+
+
+def test_fewer_threads_do_the_work_where_the_system_starts_no_more() -> None:
+    scores = torch.rand(2048, 2048, generator=torch.Generator().manual_seed(3))
+    expected = bs.solve_mask(scores, "2:4t", threads=1).mask.numpy()
+
+    def short_of_memory() -> bool:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        limit = used + (100 << 20)  # room for the answer and a few stacks of 8 MiB, not for hundreds
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        return bool((bs.solve_mask(scores, "2:4t", threads=200).mask.numpy() == expected).all())
+
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("needs Linux's /proc to limit the memory of a process")
+    assert in_fork(short_of_memory)

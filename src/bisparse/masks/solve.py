@@ -55,7 +55,8 @@ def solve_mask(
         warm_start: an earlier result of the same shape (with duals) or its duals: fewer sweeps when scores moved
             little. The objective is the same as without; the mask too where the optimum is unique.
         return_duals: return the certificate, for ``verify_mask``.
-        threads: upper limit, by default ``torch.get_num_threads()``. The answer's bits do not depend on it.
+        threads: upper limit, by default ``torch.get_num_threads()``; fewer are used where the system starts no
+            more. The answer's bits do not depend on it.
 
     Returns:
         MaskResult; ``result.gap`` is the proven optimality gap (exact: at most 1e-7, typically 0). The mask is a
@@ -67,7 +68,6 @@ def solve_mask(
             unknown method or one that does not solve this pattern; duals asked of a method or pattern that has none;
             a warm start of another shape.
         ImportError: method "flow" without OR-tools.
-        RuntimeError: more threads asked for than the system can start.
 
     Guarantee: linear-programming duality; see ``bisparse.masks.exact``.
     """
