@@ -9,6 +9,7 @@ from torch import nn
 
 from bisparse.compress import Alps, Distill, LeastSquares, prune, prune_
 from bisparse.pattern import NM
+from bisparse.report import render
 
 
 def mlp(seed=0):
@@ -200,7 +201,7 @@ def test_layers_smaller_than_the_block():
 
 def test_report_is_plain_data():
     report = prune_(
-        mlp(), "2:4t", calibration=data(), evaluate=lambda model: float(model[0].weight.abs().sum())
+        mlp(), "2:4t", calibration=data(), evaluate=lambda model: float(model[0].weight.detach().abs().sum())
     )
     content = json.loads(json.dumps(report.to_dict()))
     assert content["density"] == pytest.approx(0.5)
@@ -320,3 +321,15 @@ def test_encoder_layers_of_torch_are_seen_despite_their_fused_path():
     report = prune_(model, "2:4t", calibration=[x], reconstruct="least_squares")
     assert len(report.layers) == 8
     assert all(layer.error_after < layer.error_before for layer in report.layers)
+
+
+def test_report_as_table_and_picture(tmp_path):
+    report = prune_(mlp(), "2:4t", calibration=data(), reconstruct="least_squares")
+    lines = render(report.to_table())
+    assert any("0.weight" in line and "2:4t" in line for line in lines)
+    assert any("left out: 4.weight" in line for line in lines)
+    assert report.plot(tmp_path / "errors.png").stat().st_size > 1000
+    blind = prune_(mlp(), "2:4")
+    assert "error" not in " ".join(render(blind.to_table())[:2])
+    with pytest.raises(ValueError, match="calibration"):
+        blind.plot(tmp_path / "none.png")
