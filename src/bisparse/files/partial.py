@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bisparse.files.errors import DiskFullError, OutputError
 from bisparse.files.journal import Journal
+from bisparse.files.replacing import refuse_losing_others
 
 __all__ = ["PartialOutput", "as_output_error", "finish_interrupted", "reserve", "sync_file"]
 
@@ -67,8 +68,8 @@ class PartialOutput:
             journal.
 
     Raises:
-        OutputError: the output exists and ``force`` is not set; its folder is missing or read-only; another
-            run is writing it; files that are not ours are in the way.
+        OutputError: the output exists and ``force`` is not set, or is more than a checkpoint; its folder is missing
+            or read-only; another run is writing it; files that are not ours are in the way.
     """
 
     def __init__(self, output: Path, fingerprint: str, *, force: bool, durable: bool = True) -> None:
@@ -92,12 +93,13 @@ class PartialOutput:
         parent = self.output.absolute().parent
         if not parent.is_dir():
             raise OutputError(f"cannot write {self.output}: there is no folder {parent}")
-        if self._force or not os.path.lexists(self.output):
+        if not os.path.lexists(self.output) or (self.output.is_dir() and not any(self.output.iterdir())):
             return
-        if not (self.output.is_dir() and not any(self.output.iterdir())):
+        if not self._force:
             raise OutputError(
                 f"{self.output} exists: choose another name, or replace it with --force (force=True)"
             )
+        refuse_losing_others(self.output)
 
     def _continue(self, fingerprint: str) -> bool:
         """Take up what an earlier run left, or clear it away; True where nothing is left to do."""

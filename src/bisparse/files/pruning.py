@@ -20,6 +20,7 @@ from bisparse.files.masking import Tally
 from bisparse.files.partial import PartialOutput, as_output_error, finish_interrupted, reserve
 from bisparse.files.plan import OutputFile, fingerprint, output_files, steps
 from bisparse.files.prune_report import FilePruneReport, report_of
+from bisparse.files.replacing import refuse_losing_input
 from bisparse.files.selection import Choice, choose
 from bisparse.files.stream import Masker, Progress, Target, write_stream
 from bisparse.masks.solve import solve_mask
@@ -60,7 +61,8 @@ def prune_file(
             embedding, and embeddings; a list replaces that; ``[]`` protects nothing.
         method: the solver.
         layout: how to read tensors that nobody can tell, ``"h.*.c_attn=transposed"``.
-        force: replace an existing output; it stays whole until the new one is.
+        force: replace an existing output, be it the input itself; it stays whole until the new one is. A folder
+            without a model, or under version control, is never replaced.
         threads: upper limit; ``None`` = all cores. The output's bits do not depend on it.
         durable: synchronise with the disk before the output gets its name, so that it survives a power
             failure.
@@ -71,7 +73,7 @@ def prune_file(
 
     Raises:
         CheckpointError: the input is missing, corrupt, hostile or ambiguous; nothing is left behind.
-        OutputError: the output exists, or cannot be written.
+        OutputError: the output exists, cannot be written, or replacing it would delete other things.
         ValueError: an unknown pattern, method, layout or suffix; names that match nothing.
     """
     start = time.perf_counter()
@@ -87,6 +89,8 @@ def prune_file(
         stamp = fingerprint(
             checkpoint, files, choices, {"pattern": str(parsed), "method": method, "kind": kind}
         )
+        if force:
+            refuse_losing_input(checkpoint.path, target)
         partial = PartialOutput(target, stamp, force=force, durable=durable)
         job = _Job(checkpoint, choices, masker, partial, durable, progress)
         if kind == "pickle":
