@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from bisparse.pattern import parse_pattern
-from bisparse.report import Column, Table, format_bytes, format_value, render, to_json, to_plain
+from bisparse.report import Column, Table, counted, format_bytes, format_value, render, to_json, to_plain
 
 COLUMNS = (
     Column("name", "tensor"),
@@ -43,7 +43,25 @@ def test_long_tables_are_grouped() -> None:
     lines = render(TABLE, limit=2)
     assert lines[2].split()[:4] == ["layers.*.w", "x2", "4x4", "~0.6000"]
     assert lines[3].split()[0] == "head"
-    assert len(lines) == 5
+    assert lines[4] == "a note"
+    assert lines[5].startswith("(x5: five tensors")
+    assert len(lines) == 6
+    assert render(Table("t", COLUMNS, ROWS[1:]), limit=1) == render(Table("t", COLUMNS, ROWS[1:]))
+
+
+def test_names_are_folded_not_cut() -> None:
+    rows = [{"name": f"encoder.layers.{i}.attention.out.weight", "kept": 0.5} for i in range(2)]
+    columns = (Column("name", "tensor"), Column("kept", "kept", "share"))
+    assert render(Table("t", columns, rows), 30) == [
+        "t",
+        "tensor                    kept",
+        "encoder.layers.0.attention.out",
+        ".weight",
+        "                        0.5000",
+        "encoder.layers.1.attention.out",
+        ".weight",
+        "                        0.5000",
+    ]
 
 
 @pytest.mark.parametrize("width", [20, 30, 40, 60, 80, 200])
@@ -56,6 +74,7 @@ def test_tables_fit_the_width(width: int) -> None:
 
 
 def test_values() -> None:
+    assert [counted(n, "layer", "layers") for n in (0, 1, 2000)] == ["0 layers", "1 layer", "2,000 layers"]
     assert [format_bytes(n) for n in (0, 999, 1500, 2_000_000_000, 3e15)] == [
         "0 B",
         "999 B",

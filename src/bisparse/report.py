@@ -2,7 +2,7 @@
 
 A result is a dataclass with ``to_dict()`` (ready for JSON) and ``to_table()``. The table is rendered as
 aligned text that fits a width: long tables are grouped (``layers.*.weight x32``), columns of low rank are
-dropped first, and what was dropped is said. Pictures are in ``bisparse.plots``.
+dropped first, and what was dropped is said; names are never cut. Pictures are in ``bisparse.plots``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ __all__ = [
     "Form",
     "Report",
     "Table",
+    "counted",
     "format_bytes",
     "format_value",
     "render",
@@ -79,7 +80,10 @@ class Table:
             name = re.sub(r"(?<![^.])\d+(?=\.)", "*", str(row[key]))
             groups.setdefault((name, *(str(row.get(text)) for text in texts)), []).append(row)
         rows = [self._joined(str(name[0]), members) for name, members in groups.items()]
-        return Table(self.title, self.columns, rows, self.notes)
+        if len(rows) == len(self.rows):
+            return self
+        hint = "(x5: five tensors that differ only by the numbers in their names; ~: their mean; --all: each)"
+        return Table(self.title, self.columns, rows, (*self.notes, hint))
 
     def _joined(self, name: str, members: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
         if len(members) == 1:
@@ -93,6 +97,11 @@ class Table:
             mean = math.fsum(numbers) / max(len(numbers), 1)
             joined[column.key] = values[0] if same else "~" + format_value(mean, column.form)
         return joined
+
+
+def counted(count: int, one: str, many: str) -> str:
+    """A number with its noun: ``"1 layer"``, ``"2 layers"``."""
+    return f"{count:,} {one if count == 1 else many}"
 
 
 def format_bytes(count: float) -> str:
@@ -132,7 +141,8 @@ def render(table: Table, width: int | None = None, *, limit: int | None = None) 
         limit: group the rows where there are more than this many.
 
     Returns:
-        Lines: title, heading, rows, notes. Where columns are dropped or text is cut, the last line says so.
+        Lines: title, heading, rows, notes. A name that is too long gets lines of its own above its values; other
+        text ends in ``...`` where it is cut; the last line says which columns are dropped.
     """
     if limit is not None and len(table.rows) > limit:
         table = table.grouped()
@@ -151,7 +161,9 @@ def render(table: Table, width: int | None = None, *, limit: int | None = None) 
     if width is not None and _total(columns, widths) > width:
         first = columns[0].key
         widths[first] = max(12, widths[first] + width - _total(columns, widths))
-    lines = [_line(columns, cells, widths, index) for index in range(len(table.rows) + 1)]
+    lines = [
+        line for index in range(len(table.rows) + 1) for line in _lines(columns, cells, widths, index, width)
+    ]
     hint = [f"(not shown for lack of width: {', '.join(reversed(dropped))}; --json has everything)"]
     closing = [*table.notes, *(hint if dropped else [])]
     if width is not None:
@@ -163,23 +175,29 @@ def _total(columns: Sequence[Column], widths: Mapping[str, int]) -> int:
     return sum(widths[column.key] + 2 for column in columns) - 2
 
 
-def _line(
-    columns: Sequence[Column], cells: Mapping[str, Sequence[str]], widths: Mapping[str, int], index: int
-) -> str:
-    parts = []
+def _lines(
+    columns: Sequence[Column],
+    cells: Mapping[str, Sequence[str]],
+    widths: Mapping[str, int],
+    index: int,
+    room: int | None,
+) -> list[str]:
+    """One row; layers are told apart by any part of their names, so a long name is folded, never cut."""
+    parts, above = [], []
     for column in columns:
         text, width = cells[column.key][index], widths[column.key]
-        if len(text) > width:  # the end of a dotted name tells more than its middle
-            head = (width - 3) // 2 if column is columns[0] else width - 3
-            text = text[:head] + "..." + (text[len(text) - (width - 3 - head) :] if head < width - 3 else "")
+        if len(text) > width and column is columns[0]:
+            above, text = textwrap.wrap(text, room or width), ""
+        elif len(text) > width:
+            text = text[: width - 3] + "..."
         parts.append(text.ljust(width) if column.form in ("text", "shape") else text.rjust(width))
-    return "  ".join(parts).rstrip()
+    return [*above, "  ".join(parts).rstrip()]
 
 
 def to_plain(value: Any) -> Any:
     """Dataclasses, patterns, paths and numbers as data that JSON can hold (infinity becomes text)."""
     if is_dataclass(value) and not isinstance(value, type):
-        if type(value).__str__ is not object.__str__:
+        if type(value).__str__ is not object.__str__ and not hasattr(value, "to_table"):
             return str(value)
         return {f.name: to_plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):

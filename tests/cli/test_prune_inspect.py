@@ -46,7 +46,7 @@ def test_prune_then_inspect(model: Path, tmp_path: Path, run: Callable[..., tupl
     assert (code, errors) == (0, "")
     assert "layers.*.linear.weight x30" in text
     assert "protected: last classifier" in text
-    assert "30 of 32 pruned to 4:8t (exact, proven optimal)" in text
+    assert "30 of 32 tensors pruned to 4:8t (exact, proven optimal)" in text
     assert all(int((load_file(out)[f"layers.{i}.linear.weight"] != 0).sum()) == 128 for i in range(30))
     code, text, errors = run("inspect", out, "-p", "4:8t", "--plot", tmp_path / "x.png")
     assert (code, errors) == (0, "")
@@ -108,7 +108,7 @@ def test_empty_ignore_protects_nothing(
 ) -> None:
     code, text, _ = run("prune", model, "-o", tmp_path / "out.safetensors", "-p", "2:4t", "--ignore", "")
     assert code == 0
-    assert "31 of 32 pruned" in text
+    assert "31 of 32 tensors pruned" in text
 
 
 def test_the_other_exit_codes(

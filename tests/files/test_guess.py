@@ -79,7 +79,10 @@ def test_gpt2_by_its_config() -> None:
 
 def test_gpt2_by_the_length_of_a_bias() -> None:
     shapes = GPT2 | {"h.0.attn.c_attn.bias": (96,)}
-    assert _guess(shapes, "h.0.attn.c_proj.weight").layout == Layout("transposed")
+    guess = _guess(shapes, "h.0.attn.c_proj.weight")
+    assert guess.layout == Layout("transposed")
+    assert guess.why == "as h.0.attn.c_attn, whose bias has 96 outputs"
+    assert _guess(shapes, "h.0.attn.c_attn.weight").why == "its bias has 96 outputs"
     # The same names in a model that uses nn.Linear: its bias says so.
     linear = {
         "h.0.attn.c_attn.weight": (96, 32),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import bisparse as bs
-from bisparse.files import inspect_file, prune_file
+from bisparse.files import InspectedTensor, OutputError, inspect_file, inspect_plot, prune_file
 from bisparse.files.inspect_plot import plot_inspection
 from bisparse.files.inspection import read_corner
 from bisparse.files.structure import BLOCK_SIZES, Structure
@@ -66,6 +66,12 @@ def test_smaller_blocks_imply_larger_ones() -> None:
     flags[0, :, 0] = True
     structure.add(flags)
     assert structure.inputs() == ("2:4", "3:8", "5:16", "9:32")
+
+
+def test_the_sparsest_pattern_comes_first() -> None:
+    found = {"inputs": ("2:4",), "outputs": ("6:8",), "transposable": ("7:8t", "13:16t")}
+    row = InspectedTensor("a", (8, 8), "F32", 256, "linear", "2-D", "", 0.5, **found)  # type: ignore[arg-type]
+    assert row.patterns == "2:4 in, 6:8 out, 13:16t, 7:8t"
 
 
 @settings(max_examples=60, deadline=None)
@@ -153,6 +159,30 @@ def test_a_picture(tmp_path: Path, mlp_file: Path) -> None:
     save_file({"n": torch.ones(3)}, tmp_path / "none.safetensors")
     with pytest.raises(ValueError, match="no weight to draw"):
         plot_inspection(inspect_file(tmp_path / "none.safetensors"), tmp_path / "y.png")
+    with pytest.raises(OutputError, match=r"cannot write .*x\.png: No such file or directory"):
+        plot_inspection(report, tmp_path / "missing" / "x.png")
+
+
+def test_a_picture_shows_weights_whose_orientation_is_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    drawn: list[list[str]] = []
+    monkeypatch.setattr(inspect_plot, "draw_shares", lambda axes, names, shares, label: drawn.append(names))
+    save_file({"experts.down_proj": torch.ones(2, 8, 8)}, tmp_path / "moe.safetensors")
+    plot_inspection(inspect_file(tmp_path / "moe.safetensors"), tmp_path / "x.png")  # densities only
+    save_file(
+        {"experts.down_proj": torch.ones(2, 8, 8), "a.weight": torch.ones(8, 8)}, tmp_path / "moe.safetensors"
+    )
+    plot_inspection(inspect_file(tmp_path / "moe.safetensors"), tmp_path / "x.png")
+    assert drawn == [["experts.down_proj"], ["a.weight", "experts.down_proj"]]
+
+
+def test_a_report_prints_as_its_table(tmp_path: Path, mlp_file: Path) -> None:
+    pruned = prune_file(mlp_file, tmp_path / "out.safetensors", "4:8t")
+    assert f"2 of {len(pruned.tensors)} tensors pruned to 4:8t (exact, proven optimal" in str(pruned)
+    assert str(inspect_file(mlp_file)).startswith(f"{mlp_file} (safetensors)\ntensor ")
+    assert json.loads(json.dumps(pruned.to_dict()))["pattern"] == "4:8t"
 
 
 def test_a_corner_is_the_top_left_of_the_matrix(tmp_path: Path) -> None:

@@ -77,7 +77,16 @@ def test_one_shard_of_a_language_model_has_no_classifier_either(tmp_path: Path) 
 def test_the_vocabulary_size_finds_embeddings(tmp_path: Path) -> None:
     shapes = {"tok.weight": (64, 16), "a.weight": (16, 16), "b.weight": (16, 16)}
     path = _save(tmp_path / "lm.safetensors", shapes, {"vocab_size": 64})
-    assert _reasons(path)["tok.weight"] == "protected: embedding: vocab_size rows"
+    assert _reasons(path)["tok.weight"] == "protected: embedding or output embedding: vocab_size rows"
+
+
+def test_where_nothing_is_left_to_prune_the_reasons_are_named(tmp_path: Path) -> None:
+    path = _save(tmp_path / "one.safetensors", {"a.weight": (16, 16), "a.bias": (16,)})
+    with pytest.raises(CheckpointError, match="nothing to prune") as caught:
+        _chosen(path)
+    assert "a.weight: protected: last classifier" in str(caught.value)
+    assert str(caught.value).endswith("a.bias: bias, norm or scalar (1-D) (--ignore '' protects nothing)")
+    assert len(_chosen(path, ignore=[])) == 1
 
 
 def test_the_last_layer_by_number_not_by_letter(tmp_path: Path) -> None:

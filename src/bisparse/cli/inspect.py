@@ -22,17 +22,25 @@ def inspect(
     pattern: Annotated[
         str | None,
         typer.Option(
-            "--pattern", "-p", help="Hold every weight against it.", autocompletion=complete_pattern
+            "--pattern",
+            "-p",
+            metavar="N:M",
+            help="Hold every weight against it: 2:4, 4:8t, unstructured:0.9.",
+            autocompletion=complete_pattern,
         ),
     ] = None,
     layout: Annotated[
         list[str] | None,
         typer.Option(
-            "--layout", "-l", help="How to read what nobody can tell: 'h.*.c_attn=transposed'. Repeatable."
+            "--layout",
+            "-l",
+            metavar="KIND",
+            help="How to read what nobody can tell: 'h.*.c_attn=transposed'. Repeatable.",
         ),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="PNG", help="Draw densities and one mask.")
+        Path | None,
+        typer.Option("--plot", metavar="PNG", help="Draw densities and one mask (also .svg, .pdf)."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     every: Annotated[bool, typer.Option("--all", help="A line for every tensor, however many.")] = False,
@@ -43,8 +51,8 @@ def inspect(
     """Show what a checkpoint holds: shapes, types, densities, and the N:M patterns that its zeros obey.
 
     "2:4 in" holds along the inputs (what sparse tensor cores need), "out" for the transposed weight, "4:8t"
-    both ways. With a pattern: groups that break it, the share of the magnitude that its best mask would keep,
-    and how many masks it allows.
+    both ways. With a pattern: whether it holds, the groups of M that keep more than N along the inputs and
+    outputs, the share of the magnitude that its best mask would keep, and how many masks it allows.
 
     Try:
 
@@ -61,8 +69,8 @@ def inspect(
 
         with byte_bar("reading", progress) as show:
             report = inspect_file(source, pattern=pattern, layout=layout or None, progress=show)
+        show_report(report, as_json=as_json, every=every)
         if plot is not None:
             from bisparse.files.inspect_plot import plot_inspection
 
             plot_inspection(report, plot, layout=layout or None)
-        show_report(report, as_json=as_json, every=every)

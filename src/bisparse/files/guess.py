@@ -107,7 +107,7 @@ def _conv1d_family(file: _File) -> tuple[bool | None, str]:
         if len(shape) == 2 and _module_leaf(name) in _CONV1D_LEAVES and shape[0] != shape[1]:
             length = file.bias_length(name)
             if length in shape:
-                proof = f"the bias of {name.rpartition('.')[0]} has {length} outputs"
+                proof = f"as {name.rpartition('.')[0]}, whose bias has {length} outputs"
                 return length == shape[1], proof
     return None, ""
 
@@ -124,8 +124,10 @@ def _guess(
         return Guess("bias, norm or scalar", f"{len(shape)}-D")
     if dtype not in FLOAT_TYPES:
         return Guess("not floating point" if not dtype.startswith("F") else "quantised", f"type {dtype}")
-    if _NO_WEIGHT.search(leaf) or not _WEIGHT_LEAF.search(leaf):
+    if _NO_WEIGHT.search(leaf):
         return Guess("no weight", f"by its name {leaf!r}")
+    if not _WEIGHT_LEAF.search(leaf):
+        return Guess("no weight", f"by its name {leaf!r}; if it is one, give --layout")
     if "lora_" in name:
         return Guess("adapter", "by its name")
     if len(shape) == 2:
@@ -142,6 +144,12 @@ def _guess_matrix(name: str, shape: tuple[int, ...], file: _File, family: tuple[
         return Guess("transposed", "called kernel", Layout("transposed", oriented=False), "linear")
     if _module_leaf(name) in _CONV1D_LEAVES:
         transposed, proof = family
+        if (
+            not file.model_type
+            and shape[0] != shape[1]
+            and file.bias_length(name) == shape[int(bool(transposed))]
+        ):
+            proof = f"its bias has {file.bias_length(name)} outputs"
         if transposed is None:
             layout = Layout("linear", oriented=False)
             return Guess("linear", "a name of GPT-2, whose matrices are transposed", layout, "transposed")

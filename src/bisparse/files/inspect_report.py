@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bisparse.report import Column, Table, format_bytes, to_plain
+from bisparse.report import Column, Table, counted, format_bytes, render, to_plain
 
 __all__ = ["FileInspection", "InspectedTensor", "PatternCheck"]
 
@@ -69,10 +70,15 @@ class InspectedTensor:
 
     @property
     def patterns(self) -> str:
-        """All patterns that it obeys, as one text."""
+        """All patterns that it obeys as one text, the sparsest first."""
         one_way = [f"{text} in" for text in self.inputs if f"{text}t" not in self.transposable]
         other = [f"{text} out" for text in self.outputs if f"{text}t" not in self.transposable]
-        return ", ".join((*self.transposable, *one_way, *other))
+        return ", ".join(sorted((*self.transposable, *one_way, *other), key=_density))
+
+
+def _density(text: str) -> float:
+    keep, block = re.findall(r"\d+", text)
+    return int(keep) / int(block)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +109,10 @@ class FileInspection:
     metadata: dict[str, str]
     notes: tuple[str, ...]
 
+    def __str__(self) -> str:
+        """The table as text."""
+        return "\n".join(render(self.to_table()))
+
     def to_dict(self) -> dict[str, object]:
         """Everything, ready for JSON."""
         plain: dict[str, object] = to_plain(self)
@@ -115,7 +125,11 @@ class FileInspection:
         totals = [
             f"{len(self.tensors)} tensors, {self.parameters:,} entries, {format_bytes(self.bytes)}; "
             f"{self.weights:,} in weights, density {self.weight_density:.4f}"
-            + (f"; {rest} biases, norms and scalars not shown" if rest else "")
+            + (
+                f"; {counted(rest, 'bias, norm or scalar', 'biases, norms and scalars')} not shown"
+                if rest
+                else ""
+            )
         ]
         if self.pattern:
             checks = [tensor.check for tensor in self.tensors if tensor.check is not None]

@@ -102,7 +102,10 @@ def _cause(error: Exception) -> str:
     """One line of the loader's long message."""
     text = str(error)
     if match := re.search(r"GLOBAL ([\w.]+)|class (?:named )?([\w.]+\.[\w.]+)", text):
-        return f"it would run code ({match[1] or match[2]}); only plain tensors and containers are accepted"
+        name = match[1] or match[2]
+        return (
+            f"it would run code ({name}); only plain tensors and containers are accepted: save a state_dict"
+        )
     if "weights_only" in text or isinstance(error, (KeyError, IndexError)):
         return "it is no pickle of tensors, or it is corrupt"
     return text.split("\n")[0][:120] or type(error).__name__

@@ -9,7 +9,7 @@ from typing import Literal
 from bisparse.files.masking import Tally, share_of
 from bisparse.files.selection import Choice
 from bisparse.files.stream import Masker
-from bisparse.report import Column, Table, to_plain
+from bisparse.report import Column, Table, counted, render, to_plain
 
 __all__ = ["FilePruneReport", "PrunedTensor", "report_of"]
 
@@ -92,6 +92,10 @@ class FilePruneReport:
         """The tensors that were pruned."""
         return tuple(tensor for tensor in self.tensors if tensor.status == "pruned")
 
+    def __str__(self) -> str:
+        """The table as text."""
+        return "\n".join(render(self.to_table()))
+
     def to_dict(self) -> dict[str, object]:
         """Everything, ready for JSON."""
         plain: dict[str, object] = to_plain(self)
@@ -102,13 +106,17 @@ class FilePruneReport:
         pruned = self.pruned
         shown = [tensor for tensor in self.tensors if len(tensor.shape) > 1]
         worst = max((t.gap for t in pruned if t.gap is not None), default=0.0)
-        proof = (
-            "no proof" if worst == float("inf") else f"proven gap {worst:.0e}" if worst else "proven optimal"
-        )
+        small = len(self.tensors) - len(shown)
         totals = (
-            f"{len(pruned)} of {len(self.tensors)} pruned to {self.pattern} ({self.method}, {proof}); "
-            f"{len(self.tensors) - len(shown)} biases, norms and scalars left as they are",
-            f"over the pruned tensors: density {self.density:.4f}, kept magnitude {self.kept_magnitude:.4f}",
+            f"{len(pruned)} of {counted(len(self.tensors), 'tensor', 'tensors')} pruned to {self.pattern} "
+            f"({self.method}, {_proof(worst)})"
+            + (
+                f"; {counted(small, 'bias, norm or scalar', 'biases, norms and scalars')} left"
+                if small
+                else ""
+            ),
+            f"over the pruned tensors: density {self.density:.4f}, kept magnitude {self.kept_magnitude:.4f}; "
+            f"{self.seconds:.3g} s",
         )
         rows = [
             {
@@ -124,6 +132,15 @@ class FilePruneReport:
             for tensor in shown
         ]
         return Table(f"{self.source} -> {self.output}", COLUMNS, rows, (*totals, *self.notes))
+
+
+def _proof(gap: float) -> str:
+    """What is proven; a gap up to 1e-7 is what rounding leaves of a sum."""
+    if gap == float("inf"):
+        return "no proof"
+    if gap > 1e-7:
+        return f"proven gap {gap:.0e}"
+    return f"proven optimal to {gap:.0e}" if gap else "proven optimal"
 
 
 COLUMNS: Sequence[Column] = (

@@ -159,7 +159,7 @@ def _protected(choices: Iterable[Choice], checkpoint: Checkpoint) -> dict[str, s
     reasons = protected_names(shapes)
     vocabulary = checkpoint.config.get("vocab_size")
     found = {
-        c.name: "embedding: vocab_size rows"
+        c.name: "embedding or output embedding: vocab_size rows"
         for c in weights
         if len(c.shape) == 2 and c.shape[0] == vocabulary
     }
@@ -207,10 +207,7 @@ def _check(choices: Sequence[Choice], pattern: Pattern, checkpoint: Checkpoint) 
     """Raise where guessing would be wrong, or nothing is to be done."""
     chosen = [choice for choice in choices if choice.chosen]
     if not chosen:
-        raise CheckpointError(
-            f"nothing to prune in {checkpoint.path}: none of its {len(choices)} tensors is chosen "
-            "(see `bisparse inspect`, --targets and --ignore)"
-        )
+        raise CheckpointError(f"nothing to prune in {checkpoint.path}: {_why_nothing(choices)}")
     open_kind = [c for c in chosen if c.layout is None and not isinstance(pattern, Unstructured)]
     open_axes = [
         c for c in chosen if c.layout is not None and not c.layout.oriented and isinstance(pattern, NM)
@@ -226,6 +223,15 @@ def _check(choices: Sequence[Choice], pattern: Pattern, checkpoint: Checkpoint) 
         f"--layout '{_glob(first.name)}={first.taken_for}' (or {first.undecided}), "
         f"or leave it with --ignore{way_out}"
     )
+
+
+def _why_nothing(choices: Sequence[Choice]) -> str:
+    """Why every tensor is left, and what to do about it; matrices come first."""
+    left = sorted(choices, key=lambda choice: len(choice.shape) < 2)
+    shown = "; ".join(f"{c.name}: {c.left_out}" for c in left[:3])
+    others = f"; and {len(left) - 3} more" if len(left) > 3 else ""
+    protected = any(choice.left_out.startswith("protected") for choice in choices)
+    return f"{shown or 'no tensors'}{others}" + (" (--ignore '' protects nothing)" if protected else "")
 
 
 def _glob(name: str) -> str:
