@@ -33,7 +33,7 @@ def _subjects() -> None:
 
 @bench.command()
 def masks(
-    quick: Annotated[bool, typer.Option("--quick", help="512 x 512, a few seconds.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="512 x 512: well under a minute.")] = False,
     full: Annotated[
         bool, typer.Option("--full", help="Everything docs/benchmarks.md reports: minutes.")
     ] = False,

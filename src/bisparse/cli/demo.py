@@ -11,6 +11,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from bisparse.report import counted
+
 if TYPE_CHECKING:
     from bisparse.demo import DemoReport, DemoRow
     from bisparse.demo.outputs import DemoFiles
@@ -29,8 +31,8 @@ HEADINGS = (
 )
 ACCURACY = """
 Dense accuracy: {report.dense_accuracy:.1%}, and {report.dense_tuned_accuracy:.1%} after the same fine-tuning.
-Accuracies are means over {report.runs} network(s) and {report.test_examples} test images; one image is \
-{point:.2f} points, so that smaller differences between lines mean little."""
+Accuracies are means over {networks} and {report.test_examples} test images; one image is {point:.2f} \
+points, so that smaller differences between lines mean little."""
 PROOF = """
 [bold]What is proven.[/] Gap 0: no other mask of that pattern keeps more magnitude. The proof is one number \
 for every line of every tile (dual potentials), checked again by code that shares nothing with the solver. \
@@ -76,7 +78,14 @@ def demo(
 def _show(console: Console, report: DemoReport, files: DemoFiles) -> None:
     """The table, what it proves, the files, what to do next."""
     console.print(_table(report))
-    console.print(ACCURACY.format(report=report, point=100 / report.test_examples), highlight=False)
+    console.print(
+        ACCURACY.format(
+            report=report,
+            networks=counted(report.runs, "network", "networks"),
+            point=100 / report.test_examples,
+        ),
+        highlight=False,
+    )
     console.print(PROOF, highlight=False)
     console.print(f"\n[bold]Look at[/]  {files.masks}\n         {files.comparison}", highlight=False)
     console.print(_next_steps(files), highlight=False, soft_wrap=True)

@@ -30,8 +30,10 @@ def byte_bar(label: str, shown: bool | None) -> Iterator[Callable[[int, int], No
     if not (console.is_terminal if shown is None else shown):
         yield None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bars:
+    label_column, speed = TextColumn("{task.description} {task.percentage:>3.0f}%"), TransferSpeedColumn()
+    narrow = (label_column, speed)
+    wide = (label_column, BarColumn(), DownloadColumn(), speed, TimeRemainingColumn())
+    with Progress(*(wide if console.width >= 72 else narrow), console=console, transient=True) as bars:
         task = bars.add_task(label, total=None)
 
         def show(done: int, total: int) -> None:

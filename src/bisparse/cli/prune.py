@@ -45,14 +45,18 @@ def prune(
         typer.Option(
             "--pattern",
             "-p",
-            help="keep:block (2:4), transposable (4:8t), or unstructured:0.9.",
+            metavar="N:M",
+            help="Keep N of every M: 2:4 along the inputs, 4:8t both ways; or unstructured:0.9 (share of zeros).",
             autocompletion=complete_pattern,
         ),
     ],
     targets: Annotated[
         list[str] | None,
         typer.Option(
-            "--targets", "-t", help="Prune only these: whole names, globs, re:expressions. Repeatable."
+            "--targets",
+            "-t",
+            metavar="NAMES",
+            help="Prune only these: whole names, globs, 're:...'. Repeatable.",
         ),
     ] = None,
     ignore: Annotated[
@@ -60,6 +64,7 @@ def prune(
         typer.Option(
             "--ignore",
             "-i",
+            metavar="NAMES",
             help="Leave these. Replaces the default (first conv, classifier, embeddings); '' leaves none. "
             "Repeatable.",
         ),
@@ -69,13 +74,19 @@ def prune(
         typer.Option(
             "--layout",
             "-l",
+            metavar="KIND",
             help="How to read what is unclear: 'h.*.c_attn=transposed', 'experts', 'conv:32'. Repeatable.",
         ),
     ] = None,
     method: Annotated[
-        str, typer.Option("--method", "-m", help=", ".join(_METHODS) + ".", autocompletion=complete_method)
+        str,
+        typer.Option(
+            "--method", "-m", metavar="NAME", help=", ".join(_METHODS) + ".", autocompletion=complete_method
+        ),
     ] = "exact",
-    threads: Annotated[int | None, typer.Option(help="Upper limit; default: all cores.", min=1)] = None,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", help="Upper limit; default: all cores.", min=1)
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Replace OUT once the new one is complete.")
     ] = False,
@@ -88,7 +99,7 @@ def prune(
     """Prune a checkpoint by magnitude, from file to file, without its code.
 
     Safetensors are streamed, so memory stays small for any size. OUT appears only when it is complete; a run
-    that was stopped goes on where it stopped when you call it again. IN is never changed.
+    that was stopped goes on where it stopped when you call it again. IN is never changed, unless OUT names it too.
 
     Try:
 
@@ -100,7 +111,7 @@ def prune(
 
     - `bisparse prune gpt.safetensors -o out.safetensors -p 2:4 -l 'h.*.c_attn=transposed'`
 
-    Exit codes: 0 done, 1 the disk is full, 2 wrong input or options, 130 interrupted.
+    Exit codes: 0 done, 1 the disk is full or a fault of the program, 2 wrong input or options, 130 interrupted.
     """
     with clear_failures("prune", interrupted="interrupted; run the same command again to go on"):
         from bisparse.files import prune_file
