@@ -72,7 +72,7 @@ def test_patterns_are_immutable() -> None:
     ("text", "message"),
     [
         ("5:4", r"5:4: keep must be smaller than block \(N:M means keep:block.*did you mean 4:5\?"),
-        ("4:4t", "4:4: keep must be smaller than block, or every weight stays"),
+        ("4:4t", "4:4t: keep must be smaller than block, or every weight stays"),
         ("0:4", "keep must be at least 1"),
         ("-1:4", "keep must be at least 1"),
         ("1:1", "block must be between 2 and 64"),

@@ -20,7 +20,23 @@ _KEEP_BLOCK = re.compile(r"([+-]?\d+)\s*:\s*([+-]?\d+)\s*(t?)")
 
 
 @dataclass(frozen=True, slots=True)
-class NM:
+class _KeepBlock:
+    """``keep`` of every ``block``; which entries form a block is what the patterns differ in."""
+
+    keep: int
+    block: int
+
+    def __post_init__(self) -> None:
+        _check_keep_block(self.keep, self.block, str(self))
+
+    @property
+    def density(self) -> float:
+        """Share of the weights that are kept."""
+        return self.keep / self.block
+
+
+@dataclass(frozen=True, slots=True)
+class NM(_KeepBlock):
     """Keep ``keep`` of every ``block`` consecutive weights of a row (the input dimension).
 
     A tail group, cut short by the edge, keeps at most ``keep``.
@@ -30,23 +46,12 @@ class NM:
         ValueError: the block is outside 2..64, or ``keep`` is outside 1..block-1.
     """
 
-    keep: int
-    block: int
-
-    def __post_init__(self) -> None:
-        _check_keep_block(self.keep, self.block)
-
-    @property
-    def density(self) -> float:
-        """Share of the weights that are kept."""
-        return self.keep / self.block
-
     def __str__(self) -> str:
         return f"{self.keep}:{self.block}"
 
 
 @dataclass(frozen=True, slots=True)
-class TransposableNM:
+class TransposableNM(_KeepBlock):
     """Keep ``keep`` in every row and every column of each ``block`` x ``block`` tile.
 
     The weight and its transpose then both obey ``keep:block`` with one mask. Tiles cut by the edge keep at
@@ -56,17 +61,6 @@ class TransposableNM:
         TypeError: a number is not an integer.
         ValueError: the block is outside 2..64, or ``keep`` is outside 1..block-1.
     """
-
-    keep: int
-    block: int
-
-    def __post_init__(self) -> None:
-        _check_keep_block(self.keep, self.block)
-
-    @property
-    def density(self) -> float:
-        """Share of the weights that are kept."""
-        return self.keep / self.block
 
     def __str__(self) -> str:
         return f"{self.keep}:{self.block}t"
@@ -144,18 +138,16 @@ def _number(text: str, pattern: str) -> float:
         raise ValueError(f"cannot read the share of zeros in {pattern!r}; write {_FORMS}") from None
 
 
-def _check_keep_block(keep: int, block: int) -> None:
+def _check_keep_block(keep: int, block: int, text: str) -> None:
     for name, value in (("keep", keep), ("block", block)):
         if isinstance(value, bool) or not isinstance(value, int):
             raise TypeError(f"{name} must be an integer, got {value!r}")
     rule = "N:M means keep:block, N of every M weights are kept"
     if not 2 <= block <= MAX_BLOCK:
-        raise ValueError(f"{keep}:{block}: block must be between 2 and {MAX_BLOCK} ({rule})")
+        raise ValueError(f"{text}: block must be between 2 and {MAX_BLOCK} ({rule})")
     if keep < 1:
-        raise ValueError(f"{keep}:{block}: keep must be at least 1 ({rule})")
+        raise ValueError(f"{text}: keep must be at least 1 ({rule})")
     if keep == block:
-        raise ValueError(f"{keep}:{block}: keep must be smaller than block, or every weight stays ({rule})")
+        raise ValueError(f"{text}: keep must be smaller than block, or every weight stays ({rule})")
     if keep > block:
-        raise ValueError(
-            f"{keep}:{block}: keep must be smaller than block ({rule}); did you mean {block}:{keep}?"
-        )
+        raise ValueError(f"{text}: keep must be smaller than block ({rule}); did you mean {block}:{keep}?")

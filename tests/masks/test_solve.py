@@ -175,3 +175,10 @@ def test_fewer_threads_do_the_work_where_the_system_starts_no_more() -> None:
     if not Path("/proc/self/statm").exists():
         pytest.skip("needs Linux's /proc to limit the memory of a process")
     assert in_fork(short_of_memory)
+
+
+def test_a_result_prints_in_one_line() -> None:
+    result = bs.solve_mask(torch.rand(512, 512), "4:8t", return_duals=True)
+    assert repr(result).startswith("MaskResult(4:8t by exact, shape (512, 512), objective ")
+    assert "proven optimal" in repr(result)
+    assert repr(result.duals) == "Duals(rows=(512, 64), columns=(64, 512))"

@@ -11,7 +11,7 @@ from bisparse.pattern import Pattern
 __all__ = ["Duals", "MaskResult"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Duals:
     """Dual potentials of a transposable mask: the certificate of its optimality.
 
@@ -27,8 +27,11 @@ class Duals:
     rows: Tensor
     columns: Tensor
 
+    def __repr__(self) -> str:
+        return f"Duals(rows={tuple(self.rows.shape)}, columns={tuple(self.columns.shape)})"
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class MaskResult:
     """A mask and what is known about it.
 
@@ -53,6 +56,13 @@ class MaskResult:
     rounds: int = 0
     repaired_tiles: int = 0
     duals: Duals | None = None
+
+    def __repr__(self) -> str:
+        proof = "proven optimal" if self.gap == 0 else f"gap {self.gap:.1e}"
+        return (
+            f"MaskResult({self.pattern} by {self.method}, shape {tuple(self.mask.shape)}, "
+            f"objective {self.objective:.6g}, {proof}, {self.seconds * 1e3:.3g} ms)"
+        )
 
     @property
     def gap(self) -> float:

@@ -74,7 +74,7 @@ def check_names(selectors: Sequence[Selector], names: Mapping[str, nn.Module | N
         ):
             continue
         near = difflib.get_close_matches(
-            selector, [name.rpartition(".")[0] for name in names], n=3, cutoff=0.4
+            selector, list(dict.fromkeys(name.rpartition(".")[0] for name in names)), n=3, cutoff=0.4
         )
         hint = f"; nearest: {', '.join(near)}" if near else ""
         raise ValueError(f"{argument}={selector!r} matches no weight{hint}")
