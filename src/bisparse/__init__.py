@@ -10,7 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from bisparse.compress.fit_nm import fit_nm, fit_nm_
     from bisparse.compress.prune import Pruned, prune, prune_
+    from bisparse.compress.relax import choose_keep, relax_probability
     from bisparse.compress.report import PruneReport
     from bisparse.diversity import (
         MaskDiversity,
@@ -38,6 +40,9 @@ _HOME = {
     "TransposableNM": "bisparse.pattern",
     "Unstructured": "bisparse.pattern",
     "Verification": "bisparse.masks.verify",
+    "choose_keep": "bisparse.compress.relax",
+    "fit_nm": "bisparse.compress.fit_nm",
+    "fit_nm_": "bisparse.compress.fit_nm",
     "inspect_file": "bisparse.files.inspection",
     "mask_diversity": "bisparse.diversity",
     "paper_transposable_diversity": "bisparse.diversity",
@@ -45,6 +50,7 @@ _HOME = {
     "prune": "bisparse.compress.prune",
     "prune_": "bisparse.compress.prune",
     "prune_file": "bisparse.files.pruning",
+    "relax_probability": "bisparse.compress.relax",
     "sequential_diversity": "bisparse.diversity",
     "solve_mask": "bisparse.masks.solve",
     "verify_mask": "bisparse.masks.verify",
@@ -61,6 +67,9 @@ __all__ = [
     "TransposableNM",
     "Unstructured",
     "Verification",
+    "choose_keep",
+    "fit_nm",
+    "fit_nm_",
     "inspect_file",
     "mask_diversity",
     "paper_transposable_diversity",
@@ -68,6 +77,7 @@ __all__ = [
     "prune",
     "prune_",
     "prune_file",
+    "relax_probability",
     "sequential_diversity",
     "solve_mask",
     "verify_mask",
