@@ -61,7 +61,8 @@ def test_resident_memory_is_capped(large: Path, job: str) -> None:
     output.unlink(missing_ok=True)
     assert done.returncode == 0, done.stderr
     peak, start = map(int, done.stdout.split())
-    if job.startswith("unstructured"):  # holds one tensor and its mask
-        assert peak - start <= 3 * LARGEST
+    if job.startswith("unstructured"):
+        # one tensor and its mask, the one before still being written, and what the allocators hold
+        assert peak - start <= 3 * LARGEST + 64_000_000
     else:
         assert peak <= 2 * LARGEST + 200_000_000, f"{peak / 1e6:.0f} MB, {start / 1e6:.0f} of it PyTorch"
