@@ -1,0 +1,156 @@
+"""Models and calibration data named by text, for the command line."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+__all__ = ["load_calibration", "load_entry", "load_model", "save_model"]
+
+
+def load_entry(text: str) -> Any:
+    """What ``"package.module:attribute"`` names; the current folder is searched first.
+
+    Raises:
+        ValueError: not of that form, or no such module or attribute.
+    """
+    module_name, colon, attribute = text.partition(":")
+    if not (colon and module_name and attribute):
+        raise ValueError(f"{text!r} is no entry point: write package.module:function")
+    here = str(Path.cwd())
+    added = here not in sys.path
+    if added:
+        sys.path.insert(0, here)
+    try:
+        found: Any = importlib.import_module(module_name)
+        for name in attribute.split("."):
+            found = getattr(found, name)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ValueError(f"cannot load {text!r}: {error}") from error
+    finally:
+        if added:
+            sys.path.remove(here)
+    return found
+
+
+def _transformers() -> Any:
+    try:
+        return importlib.import_module("transformers")
+    except ImportError as error:
+        raise ImportError(
+            "folders of Hugging Face models need transformers: pip install transformers"
+        ) from error
+
+
+def load_model(text: str) -> nn.Module:
+    """A model by entry point (a module, or a function without arguments that returns one) or by local folder.
+
+    A folder with ``config.json`` is loaded through ``transformers`` as the class that its config names.
+
+    Raises:
+        ValueError: the entry point gives no module, or the folder has no config.
+        ImportError: ``transformers`` is missing.
+    """
+    folder = Path(text)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"{folder} has no config.json: it is not a Hugging Face model")
+        library = _transformers()
+        config = library.AutoConfig.from_pretrained(folder, local_files_only=True)
+        name = (getattr(config, "architectures", None) or ["AutoModel"])[0]
+        kind = getattr(library, name, library.AutoModel)
+        model = kind.from_pretrained(folder, local_files_only=True)
+    else:
+        entry = load_entry(text)
+        model = entry() if callable(entry) and not isinstance(entry, nn.Module) else entry
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{text!r} gives a {type(model).__name__}, not a torch.nn.Module")
+    return model
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    """Named arrays of an .npz, .npy or .safetensors file."""
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        found: dict[str, Tensor] = load_file(path)
+        return found
+    content = np.load(path)
+    if path.suffix == ".npy":
+        return {"": torch.from_numpy(content)}
+    return {name: torch.from_numpy(content[name]) for name in content.files}
+
+
+def _text_batches(path: Path, tokenizer_folder: Path, batch: int, length: int) -> list[dict[str, Tensor]]:
+    """Non-empty lines of a text file as padded token batches."""
+    tokenizer = _transformers().AutoTokenizer.from_pretrained(tokenizer_folder, local_files_only=True)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    options = {"return_tensors": "pt", "padding": True, "truncation": True, "max_length": length}
+    return [dict(tokenizer(lines[i : i + batch], **options)) for i in range(0, len(lines), batch)]
+
+
+def load_calibration(
+    text: str, model: str, *, batch: int = 32, length: int = 512
+) -> Iterable[Any] | Callable[..., Any]:
+    """Calibration data by file or entry point.
+
+    Args:
+        text: an ``.npy`` or ``.npz`` / ``.safetensors`` file (one array: the only input; several: keyword
+            arguments, all with the same first dimension), a text file of which every line is a sample (needs
+            the model folder's tokenizer), or an entry point, as in ``prune_``.
+        model: the model's text; names the tokenizer's folder.
+        batch: samples per batch.
+        length: tokens per sample at most.
+
+    Raises:
+        ValueError: an empty file, or arrays of different lengths.
+        ImportError: a text file without ``transformers``.
+    """
+    path = Path(text)
+    if not path.is_file():
+        found: Iterable[Any] | Callable[..., Any] = load_entry(text)
+        return found
+    if path.suffix not in (".npy", ".npz", ".safetensors"):
+        return _text_batches(path, Path(model), batch, length)
+    arrays = _tensors(path)
+    lengths = {len(array) for array in arrays.values()}
+    if len(lengths) != 1 or not min(lengths):
+        raise ValueError(f"{path}: the arrays must have one common first dimension, got {sorted(lengths)}")
+    total = lengths.pop()
+    if len(arrays) == 1:
+        return list(torch.split(next(iter(arrays.values())), batch))
+    return [
+        {name: array[first : first + batch] for name, array in arrays.items()}
+        for first in range(0, total, batch)
+    ]
+
+
+def save_model(model: nn.Module, path: str | Path) -> Path:
+    """Write a loadable checkpoint: ``save_pretrained`` for a folder name, else .safetensors or a state dict.
+
+    Raises:
+        ValueError: a folder name for a model that has no ``save_pretrained``.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        from safetensors.torch import save_model as save_tensors
+
+        save_tensors(model, str(path))
+    elif path.suffix:
+        torch.save(model.state_dict(), path)
+    elif callable(save := getattr(model, "save_pretrained", None)):
+        save(path)
+    else:
+        raise ValueError(
+            f"{path}: only Hugging Face models are saved as folders; name a .safetensors or .pt file"
+        )
+    return path
