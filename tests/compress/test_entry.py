@@ -11,7 +11,6 @@ from torch import nn
 from bisparse.compress import prune_
 from bisparse.compress.entry import load_calibration, load_entry, load_model, save_model
 
-
 CODE = """
 import torch
 from torch import nn
