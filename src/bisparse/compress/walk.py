@@ -22,7 +22,6 @@ from bisparse.weights import Weight, as_rows
 
 __all__ = ["Solve", "Walk"]
 
-# Modules whose output is one product, so that what is added to it can be aimed at.
 _SUMMABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention)
 
 Solve = Callable[[Weight, "LayerStatistics | None"], None]
@@ -104,7 +103,7 @@ class Walk:
         handles = [module.register_forward_pre_hook(count) for module in modules]
         try:
             if self._residual:
-                followed = [module for module in modules if isinstance(module, _SUMMABLE)]
+                followed = [module for module in modules if self._is_summable(module)]
                 self._residuals = find_residuals(self._model, lambda: call.run(self._model), followed)
             else:
                 call.run(self._model)
@@ -117,6 +116,13 @@ class Walk:
         for module in modules:
             for stage in self._stages.get(module, []):
                 self._remaining.update({weight.name: calls[module] for weight in stage.weights})
+
+    def _is_summable(self, module: nn.Module) -> bool:
+        """Whether the module's output is one product, so that what is added to it can be aimed at."""
+        found = self._stages.get(module)
+        return isinstance(module, _SUMMABLE) or bool(
+            found and found[-1].weights[-1].layout.kind == "transposed"
+        )
 
     def _stream(self, number: int, call: Call, *, dense: bool) -> Stream:
         def nothing() -> None:
