@@ -53,7 +53,7 @@ $(STAMP): $(CORE) $(MODULES)
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch scikit-build-core nanobind cmake ninja
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation \
-	    -C cmake.define.BISPARSE_WERROR=ON -e ".[flow,demo]"
+	    -C cmake.define.BISPARSE_WERROR=ON -e ".[flow,demo,train,transformers,lightning,tensorboard,datasets,onnx]"
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt \
-	    hypothesis mypy psutil pytest pytest-timeout ruff scipy
+	    hypothesis mypy psutil pytest pytest-timeout ruff scipy triton types-PyYAML
 	touch $@
