@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bisparse.files.checkpoint import Kind, kind_of
+
 __all__ = ["load_calibration", "load_entry", "load_model", "save_model"]
 
 
@@ -45,7 +47,7 @@ def _transformers() -> Any:
         return importlib.import_module("transformers")
     except ImportError as error:
         raise ImportError(
-            "folders of Hugging Face models need transformers: pip install transformers"
+            'folders of Hugging Face models need transformers: pip install "bisparse[transformers]"'
         ) from error
 
 
@@ -134,18 +136,25 @@ def load_calibration(
     ]
 
 
-def save_model(model: nn.Module, path: str | Path) -> Path:
-    """Write a loadable checkpoint: ``save_pretrained`` for a folder name, else .safetensors or a state dict.
+def save_model(model: nn.Module, path: str | Path, kind: Kind | None = None) -> Path:
+    """Write a loadable checkpoint.
+
+    Args:
+        model: what to save.
+        path: where to.
+        kind: ``"folder"`` (``save_pretrained``), ``"safetensors"`` or ``"pickle"`` (a state dict); ``None``: as the
+            suffix says.
 
     Raises:
-        ValueError: a folder name for a model that has no ``save_pretrained``.
+        ValueError: an unknown suffix, or a folder for a model that has no ``save_pretrained``.
     """
     path = Path(path)
-    if path.suffix == ".safetensors":
+    kind = kind or kind_of(path)
+    if kind == "safetensors":
         from safetensors.torch import save_model as save_tensors
 
         save_tensors(model, str(path))
-    elif path.suffix:
+    elif kind == "pickle":
         torch.save(model.state_dict(), path)
     elif callable(save := getattr(model, "save_pretrained", None)):
         save(path)

@@ -1,0 +1,206 @@
+"""``bisparse prune --model``: models with their code, calibration data from files, and what is left after a kill."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from typer.testing import CliRunner
+
+from bisparse import verify_mask
+from bisparse.cli.app import app
+
+CODE = """
+import os, time
+import torch
+from torch import nn
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(*(m for _ in range(6) for m in (nn.Linear(16, 16), nn.ReLU())), nn.Linear(16, 4))
+
+def loss(model):
+    with torch.no_grad():
+        return float(model(torch.ones(1, 16)).square().sum())
+
+calls = []
+
+def waiting(weight, statistics):
+    calls.append(weight)
+    if len(calls) == 4 and os.path.exists("wait"):
+        open("waiting", "w").close()
+        time.sleep(60)
+    return weight.detach().abs()
+"""
+
+PROGRAM = [sys.executable, "-c", "from bisparse.cli.app import app; app(prog_name='bisparse')"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working folder with a user's code and calibration data."""
+    (tmp_path / "code_of_prune_test.py").write_text(CODE)
+    x = np.random.default_rng(0).normal(size=(96, 16)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    sys.modules.pop("code_of_prune_test", None)
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+MODEL = ("--model", "code_of_prune_test:build", "-c", "x.npy", "-p", "4:8t")
+
+
+def test_a_model_by_entry_point_gives_a_checkpoint_and_its_report(folder):
+    code, text, errors = run(
+        "prune", *MODEL, "-o", "out.safetensors", "--evaluate", "code_of_prune_test:loss", "--all"
+    )
+    assert (code, errors) == (0, "")
+    assert "8.weight" in text
+    assert "last classifier" in text
+    tensors = load_file("out.safetensors")
+    for index in range(1, 6):
+        assert verify_mask(tensors[f"{2 * index}.weight"] != 0, "4:8t").feasible
+    assert int((tensors["12.weight"] != 0).sum()) == 64
+    report = json.loads(Path("out.safetensors.report.json").read_text())
+    assert report["notes"]["evaluate_before"] != report["notes"]["evaluate_after"]
+    assert all(layer["error_after"] <= layer["error_before"] for layer in report["layers"])
+    assert Path("out.safetensors.report.png").stat().st_size > 5_000
+    assert sorted(p.name for p in folder.iterdir() if "partial" in p.name) == []
+
+
+def test_weights_are_loaded_into_the_model_first(folder):
+    model = nn.Sequential(*(m for _ in range(6) for m in (nn.Linear(16, 16), nn.ReLU())), nn.Linear(16, 4))
+    torch.save({"state_dict": {f"module.{k}": v for k, v in model.state_dict().items()}}, "w.pt")
+    code, _, errors = run(
+        "prune", "w.pt", *MODEL, "-o", "out.pt", "--reconstruct", "none", "--scores", "wanda"
+    )
+    assert (code, errors) == (0, "")
+    pruned = torch.load("out.pt", weights_only=True)
+    kept = pruned["4.weight"] != 0
+    assert torch.equal(pruned["4.weight"], model[4].weight * kept)
+    torch.save({"other": torch.ones(3)}, "bad.pt")
+    code, _, errors = run("prune", "bad.pt", *MODEL, "-o", "out2.pt")
+    assert code == 2
+    assert "bad.pt does not fit the model" in errors
+    assert not list(folder.glob("out2*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--model", "code_of_prune_test:nothing", "-o", "o.pt", "-p", "2:4"), "cannot load"),
+        (("--model", "code_of_prune_test:build", "-o", "o", "-p", "2:4"), "only Hugging Face models"),
+        ((*MODEL, "-o", "o.pt", "--reconstruct", "magic"), "unknown reconstruction 'magic'"),
+        ((*MODEL, "-o", "o.pt", "--layout", "conv"), "--layout has no meaning with --model"),
+        ((*MODEL, "-o", "o.pt", "-t", "typo"), "typo"),
+        (
+            ("x.safetensors", "-o", "o.pt", "-p", "2:4", "--seed", "1"),
+            "--seed has no meaning without --model",
+        ),
+        (("-o", "o.pt", "-p", "2:4"), "name a checkpoint, or a model by --model"),
+        ((*MODEL, "-o", "o.pt", "--device", "nowhere"), "cannot use device 'nowhere'"),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_is_left(folder, arguments, message):
+    before = sorted(p.name for p in folder.iterdir() if p.name != "__pycache__")
+    code, _, errors = run("prune", *arguments)
+    assert code == 2
+    assert message in errors
+    assert sorted(p.name for p in folder.iterdir() if p.name != "__pycache__") == before
+
+
+def test_an_existing_output_is_replaced_only_by_force(folder):
+    Path("out.pt").write_text("precious")
+    code, _, errors = run("prune", *MODEL, "-o", "out.pt")
+    assert code == 2
+    assert "--force" in errors
+    assert Path("out.pt").read_text() == "precious"
+    assert run("prune", *MODEL, "-o", "out.pt", "--force")[0] == 0
+    assert "0.weight" in torch.load("out.pt", weights_only=True)
+
+
+def test_a_killed_run_goes_on_at_the_layer_where_it_stopped(folder):
+    script = (
+        "from bisparse.compress.prune_model import *\n"
+        "import bisparse.compress.prune_model as module, code_of_prune_test, functools\n"
+        "real = module.prune_\n"
+        "module.prune_ = lambda *a, **k: real(*a, **(k | {'scores': code_of_prune_test.waiting}))\n"
+        "job = ModelJob('code_of_prune_test:build', '4:8t', calibration='x.npy', reconstruct='least_squares')\n"
+        "report = prune_model(job, 'out.safetensors')\n"
+    )
+    Path("wait").touch()
+    process = subprocess.Popen([sys.executable, "-c", script])
+    for _ in range(600):
+        if Path("waiting").exists():
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not Path("out.safetensors").exists()
+    solved = {
+        path.name: path.stat().st_mtime_ns for path in folder.glob("out.safetensors.partial.layers/*/*.pt")
+    }
+    assert len(solved) == 3
+    Path("wait").unlink()
+    keep = "import shutil; shutil.rmtree = lambda *a, **k: None\n"
+    subprocess.run([sys.executable, "-c", keep + script], check=True)
+    after = {
+        path.name: path.stat().st_mtime_ns for path in folder.glob("out.safetensors.partial.layers/*/*.pt")
+    }
+    assert len(after) == 6
+    assert solved.items() <= after.items()
+    assert int((load_file("out.safetensors")["10.weight"] != 0).sum()) == 128
+
+
+@pytest.fixture
+def llama(folder):
+    """A local Hugging Face folder: a small Llama with a tokenizer of words."""
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    words = {word: index for index, word in enumerate(["<pad>", "<unk>", *"abcdefghijklmnop"])}
+    raw = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<unk>"))
+    raw.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", unk_token="<unk>")
+    config = transformers.LlamaConfig(
+        vocab_size=18,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        pad_token_id=0,
+    )
+    torch.manual_seed(0)
+    transformers.LlamaForCausalLM(config).save_pretrained(folder / "llama")
+    fast.save_pretrained(folder / "llama")
+    letters = np.random.default_rng(0)
+    lines = [" ".join(letters.choice(list("abcdefghijklmnop"), size=n)) for n in range(5, 37)]
+    (folder / "text.txt").write_text("\n".join(lines))
+    return transformers
+
+
+def test_a_hugging_face_folder_becomes_a_sparse_one(llama, folder):
+    code, _, errors = run(
+        "prune", "--model", "llama", "-c", "text.txt", "-o", "sparse", "-p", "2:4t", "--batch", 8
+    )
+    assert code == 0, errors
+    model = llama.AutoModelForCausalLM.from_pretrained("sparse")
+    weights = [(n, p) for n, p in model.named_parameters() if "_proj" in n]
+    assert len(weights) == 14
+    assert all(verify_mask(p != 0, "2:4t").feasible for _, p in weights)
+    tokenizer = llama.AutoTokenizer.from_pretrained("sparse")
+    assert tokenizer("a b")["input_ids"] == [2, 3]
+    assert "lm_head.weight" in json.loads(Path("sparse.report.json").read_text())["left_out"]
