@@ -1,0 +1,102 @@
+"""What came out of a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bisparse.report import Column, Table, counted, to_plain
+
+if TYPE_CHECKING:
+    from bisparse.train.evaluation import Totals
+    from bisparse.train.trainer import Trainer
+
+__all__ = ["TrainReport"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainReport:
+    """The final numbers.
+
+    Attributes:
+        steps: optimizer steps.
+        epochs: passes over the training data.
+        seconds: spent in steps; evaluations and checkpoints are not counted.
+        parts: ``validation`` and, where there are test data, ``test``: loss, accuracy, predictions.
+        measures: of the sparsifier at its end (see :meth:`bisparse.Sparsifier.metrics`); empty for dense training.
+        rows: the log by epoch.
+        notes: what else is worth saying.
+    """
+
+    steps: int
+    epochs: int
+    seconds: float
+    parts: Mapping[str, Totals]
+    measures: Mapping[str, Any] = field(default_factory=dict)
+    rows: tuple[Mapping[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, trainer: Trainer, measures: Mapping[str, Any], validation: Totals | None, test: Totals | None
+    ) -> TrainReport:
+        """The report of a trainer at its end."""
+        found = {"validation": validation, "test": test}
+        parts = {name: totals for name, totals in found.items() if totals is not None}
+        return cls(
+            trainer.step, trainer.options.epochs, trainer.seconds, parts, measures, tuple(trainer.rows)
+        )
+
+    @property
+    def final(self) -> dict[str, float]:
+        """``validation_loss``, ``validation_accuracy``, and the same of ``test``."""
+        return {
+            key: value for name, totals in self.parts.items() for key, value in totals.row(f"{name}_").items()
+        }
+
+    def __str__(self) -> str:
+        numbers = ", ".join(
+            f"{name} loss {totals.loss:.4f}, accuracy {totals.accuracy:.2%}"
+            for name, totals in self.parts.items()
+        )
+        return f"{counted(self.steps, 'step', 'steps')} in {self.seconds:.1f} s: {numbers}"
+
+    def to_dict(self) -> dict[str, object]:
+        """Everything, ready for JSON."""
+        plain: dict[str, object] = {
+            "steps": self.steps,
+            "epochs": self.epochs,
+            "seconds": self.seconds,
+            **self.final,
+            "measures": to_plain(self.measures),
+            "rows": to_plain(list(self.rows)),
+            "notes": list(self.notes),
+        }
+        return plain
+
+    def to_table(self) -> Table:
+        """Loss and accuracy on each part."""
+        rows = [
+            {"part": name, "loss": totals.loss, "accuracy": totals.accuracy, "count": totals.count}
+            for name, totals in self.parts.items()
+        ]
+        columns = [
+            Column("part", "examples"),
+            Column("loss", "loss", "share"),
+            Column("accuracy", "accuracy", "share"),
+            Column("count", "predictions", "count", 1),
+        ]
+        title = f"{counted(self.epochs, 'epoch', 'epochs')}, {counted(self.steps, 'step', 'steps')}"
+        return Table(f"{title}, {self.seconds:.1f} s", columns, rows, self.notes)
+
+    def plot(self, path: str | Path) -> Path:
+        """Draw loss, accuracy and, for sparse training, the flip rate over the epochs.
+
+        Raises:
+            ImportError: matplotlib is missing; the message names the extra.
+        """
+        from bisparse.train.train_picture import draw_run
+
+        return draw_run(self.rows, Path(path))
