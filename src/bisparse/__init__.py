@@ -21,11 +21,16 @@ if TYPE_CHECKING:
         sequential_diversity,
     )
     from bisparse.files.inspection import inspect_file
+    from bisparse.files.packed.files import pack_file, unpack_file
+    from bisparse.files.packed.load import load_packed, load_packed_
+    from bisparse.files.packed.report import PackReport
+    from bisparse.files.packed.save import save_packed
     from bisparse.files.pruning import prune_file
     from bisparse.masks.result import Duals, MaskResult
     from bisparse.masks.solve import solve_mask
     from bisparse.masks.verify import Verification, verify_mask
     from bisparse.pattern import NM, Pattern, TransposableNM, Unstructured, parse_pattern
+    from bisparse.train.sparsifier import Sparsifier
 
 __version__ = "0.1.0"
 
@@ -34,9 +39,11 @@ _HOME = {
     "Duals": "bisparse.masks.result",
     "MaskDiversity": "bisparse.diversity",
     "MaskResult": "bisparse.masks.result",
+    "PackReport": "bisparse.files.packed.report",
     "Pattern": "bisparse.pattern",
     "PruneReport": "bisparse.compress.report",
     "Pruned": "bisparse.compress.prune",
+    "Sparsifier": "bisparse.train.sparsifier",
     "TransposableNM": "bisparse.pattern",
     "Unstructured": "bisparse.pattern",
     "Verification": "bisparse.masks.verify",
@@ -44,15 +51,20 @@ _HOME = {
     "fit_nm": "bisparse.compress.fit_nm",
     "fit_nm_": "bisparse.compress.fit_nm",
     "inspect_file": "bisparse.files.inspection",
+    "load_packed": "bisparse.files.packed.load",
+    "load_packed_": "bisparse.files.packed.load",
     "mask_diversity": "bisparse.diversity",
+    "pack_file": "bisparse.files.packed.files",
     "paper_transposable_diversity": "bisparse.diversity",
     "parse_pattern": "bisparse.pattern",
     "prune": "bisparse.compress.prune",
     "prune_": "bisparse.compress.prune",
     "prune_file": "bisparse.files.pruning",
     "relax_probability": "bisparse.compress.relax",
+    "save_packed": "bisparse.files.packed.save",
     "sequential_diversity": "bisparse.diversity",
     "solve_mask": "bisparse.masks.solve",
+    "unpack_file": "bisparse.files.packed.files",
     "verify_mask": "bisparse.masks.verify",
 }
 
@@ -61,9 +73,11 @@ __all__ = [
     "Duals",
     "MaskDiversity",
     "MaskResult",
+    "PackReport",
     "Pattern",
     "PruneReport",
     "Pruned",
+    "Sparsifier",
     "TransposableNM",
     "Unstructured",
     "Verification",
@@ -71,15 +85,20 @@ __all__ = [
     "fit_nm",
     "fit_nm_",
     "inspect_file",
+    "load_packed",
+    "load_packed_",
     "mask_diversity",
+    "pack_file",
     "paper_transposable_diversity",
     "parse_pattern",
     "prune",
     "prune_",
     "prune_file",
     "relax_probability",
+    "save_packed",
     "sequential_diversity",
     "solve_mask",
+    "unpack_file",
     "verify_mask",
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisparse.weights.assign import PatternChoice, assign_patterns
 from bisparse.weights.find import LeftOut, Weight, WeightSelection, find_weights
 from bisparse.weights.kinds import module_layouts, unsupported_reason
 from bisparse.weights.layout import Layout, LayoutKind, as_matrices, from_matrices
@@ -12,12 +13,14 @@ __all__ = [
     "Layout",
     "LayoutKind",
     "LeftOut",
+    "PatternChoice",
     "Selector",
     "Selectors",
     "Weight",
     "WeightSelection",
     "as_matrices",
     "as_rows",
+    "assign_patterns",
     "find_weights",
     "from_matrices",
     "from_rows",

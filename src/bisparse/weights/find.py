@@ -137,6 +137,7 @@ def find_weights(
     ignore: Selectors | None = None,
     *,
     layouts: Mapping[str, Layout] | None = None,
+    sharded: bool = False,
 ) -> WeightSelection:
     """Choose the weights of a model that a pattern is to be applied to.
 
@@ -147,6 +148,7 @@ def find_weights(
         ignore: what to leave out. ``None`` protects the first convolution, the last classifier or output
             embedding, and embeddings; a list replaces that; ``[]`` protects nothing.
         layouts: layouts by parameter name, for parameters of classes that the library does not know.
+        sharded: also choose distributed tensors (FSDP2, tensor parallelism).
 
     Returns:
         The chosen weights in the model's order and, for each other parameter of two or more dimensions, the
@@ -170,7 +172,7 @@ def find_weights(
         ties.setdefault(id(candidate.parameter), []).append(candidate)
     for group in ties.values():
         first = next((c for c in group if c.layout is not None), group[0])
-        reason = _left_out_reason(group, first, wanted, unwanted, protected)
+        reason = _left_out_reason(group, first, wanted, unwanted, protected, sharded)
         if reason is None and first.layout is not None:
             aliases = tuple(c.name for c in group if c is not first)
             why = (
@@ -192,6 +194,7 @@ def _left_out_reason(
     wanted: tuple[Selector, ...] | None,
     unwanted: tuple[Selector, ...],
     protected: Mapping[int, str],
+    sharded: bool,
 ) -> str | None:
     """Why a (possibly tied) weight is left out; ``None`` where it is chosen."""
     if wanted is not None and not any(matches(s, c.name, c.module) for s in wanted for c in group):
@@ -200,7 +203,7 @@ def _left_out_reason(
         return "in ignore"
     if id(first.parameter) in protected:
         return f"protected: {protected[id(first.parameter)]} (ignore=[] to prune it too)"
-    if (reason := unsupported_reason(first.module, first.parameter)) is not None:
+    if (reason := unsupported_reason(first.module, first.parameter, sharded=sharded)) is not None:
         return reason
     if first.parameter_name.endswith(("_orig", "_v")):
         return "re-parametrised: call torch.nn.utils.prune.remove or remove_weight_norm first"

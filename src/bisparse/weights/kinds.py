@@ -74,11 +74,17 @@ def _expert_layouts(module: nn.Module, own: dict[str, nn.Parameter]) -> dict[str
     }
 
 
-def unsupported_reason(module: nn.Module, parameter: Tensor) -> str | None:
-    """Why this weight cannot be pruned as it is, with the remedy; ``None`` where it can."""
+def unsupported_reason(module: nn.Module, parameter: Tensor, *, sharded: bool = False) -> str | None:
+    """Why this weight cannot be pruned as it is, with the remedy; ``None`` where it can.
+
+    Args:
+        module: its owner.
+        parameter: the weight.
+        sharded: whether the caller can work on distributed tensors.
+    """
     if is_lazy(parameter):
         return "not initialised yet: run one forward pass of the lazy module first"
-    if type(parameter) not in (nn.Parameter, Tensor):
+    if type(parameter) not in (nn.Parameter, Tensor) and not (sharded and hasattr(parameter, "placements")):
         kind = type(parameter).__name__
         return f"tensor subclass {kind} (quantised or sharded): load plain floating-point weights"
     if parameter.is_meta:

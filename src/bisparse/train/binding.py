@@ -1,0 +1,182 @@
+"""Where the sparsifier meets an optimizer: hooks around its step."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from bisparse.train.masked_weight import MaskedWeight
+from bisparse.train.rules import Rule, Update
+
+__all__ = ["Binding", "bare_optimizer"]
+
+_LOG = logging.getLogger(__name__)
+
+
+def bare_optimizer(optimizer: Any) -> Any:
+    """The optimizer that updates parameters, out of the wrappers that frameworks put around it."""
+    seen = 0
+    while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer) and seen < 8:
+        optimizer, seen = inner, seen + 1
+    return optimizer
+
+
+class Binding:
+    """Some weights and the optimizer that updates them.
+
+    Before the optimizer's step the parameters become W and the rule changes gradients; after it, ``on_step``
+    runs (it counts and may choose new masks) and the parameters become W*E again. A closure is wrapped, so
+    that every evaluation sees W*E. A step that a ``GradScaler`` makes the optimizer skip changes nothing.
+
+    Args:
+        optimizer: anything with ``param_groups``; with step hooks unless ``explicit``.
+        groups: weights by index of their parameter group.
+        rule: how gradients reach dropped entries.
+        on_step: called after every completed step with the weights, while parameters hold W.
+        explicit: register no hooks; ``finish`` is called after each step instead.
+    """
+
+    def __init__(
+        self,
+        optimizer: Any,
+        groups: Mapping[int, Sequence[MaskedWeight]],
+        rule: Rule,
+        on_step: Callable[[Sequence[MaskedWeight], Any], None],
+        *,
+        explicit: bool = False,
+    ) -> None:
+        self.optimizer = optimizer
+        self.groups = {index: tuple(weights) for index, weights in groups.items()}
+        self.weights = tuple(weight for weights in self.groups.values() for weight in weights)
+        self.explicit = explicit
+        self.seconds = 0.0
+        self._rule, self._on_step = rule, on_step
+        self._revealed = self._skipped = False
+        self._silent: set[str] = set()
+        self._handles = (
+            []
+            if explicit
+            else [
+                optimizer.register_step_pre_hook(self._before),
+                optimizer.register_step_post_hook(self._after),
+            ]
+        )
+
+    def remove(self) -> None:
+        """Take the hooks away."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """The explicit form: right after the optimizer's step, make good what it could not see."""
+        started = time.perf_counter()
+        for weight in self.weights:
+            weight.follow()
+        for update in self._updates(with_gradient=False):
+            self._rule.catch_up_(update)
+        self._on_step(self.weights, self.optimizer)
+        self._rule.hide_(self._masked())
+        self.seconds += time.perf_counter() - started
+
+    @torch.no_grad()
+    def _before(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        started = time.perf_counter()
+        if self._revealed:  # the last step raised
+            self._hide()
+        self._skipped = _skips(optimizer)
+        if self._skipped:
+            return None
+        for weight in self.weights:
+            weight.follow()
+            if not self._rule.hides_all:
+                weight.check_masked()
+        self._reveal()
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None:
+            self._apply()
+        self.seconds += time.perf_counter() - started
+        if closure is None:
+            return None
+        wrapped = self._masked_closure(closure)
+        if "closure" in kwargs:
+            return args, {**kwargs, "closure": wrapped}
+        return (args[0], wrapped, *args[2:]), kwargs
+
+    @torch.no_grad()
+    def _after(self, optimizer: Any, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
+        if self._skipped:
+            return
+        started = time.perf_counter()
+        self._on_step(self.weights, optimizer)
+        self._hide()
+        self.seconds += time.perf_counter() - started
+
+    def _masked_closure(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        def evaluate() -> Any:
+            with torch.no_grad():
+                self._hide()
+            loss = closure()
+            with torch.no_grad():
+                self._reveal()
+                self._apply()
+            return loss
+
+        return evaluate
+
+    def _masked(self) -> list[MaskedWeight]:
+        return [weight for weight in self.weights if not weight.is_dense]
+
+    def _reveal(self) -> None:
+        self._rule.reveal_(self._masked())
+        self._revealed = True
+
+    def _hide(self) -> None:
+        self._rule.hide_(self._masked())
+        self._revealed = False
+
+    def _apply(self) -> None:
+        for update in self._updates(with_gradient=True):
+            self._rule.apply_(update)
+
+    def _updates(self, *, with_gradient: bool) -> Iterator[Update]:
+        """One update for every parameter group that has something to do."""
+        for index, members in self.groups.items():
+            weights = [w for w in members if not w.is_dense]
+            if with_gradient:
+                weights = [w for w in weights if self._has_gradient(w)]
+            if weights:
+                group = self.optimizer.param_groups[index]
+                yield Update(
+                    weights,
+                    group["lr"],
+                    float(group.get("weight_decay", 0.0)),
+                    bool(group.get("maximize", False)),
+                    getattr(self.optimizer, "grad_scale", None),
+                )
+
+    def _has_gradient(self, weight: MaskedWeight) -> bool:
+        """PyTorch's optimizers leave a parameter without gradient alone, weight decay included; so do rules."""
+        if weight.parameter.grad is not None:
+            return True
+        if weight.name not in self._silent:
+            self._silent.add(weight.name)
+            _LOG.warning(
+                "%s has no gradient at step %d: the optimizer leaves it alone (no weight decay), and so does the "
+                "rule; set its gradient to zeros if it should decay",
+                weight.name,
+                weight.steps,
+            )
+        return False
+
+
+def _skips(optimizer: Any) -> bool:
+    """Whether a ``GradScaler`` found infinite gradients, so that a fused optimizer will change nothing."""
+    found = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found.item())

@@ -1,0 +1,148 @@
+"""One weight that is masked at rest: what the parameter shows, and what it hides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bisparse.pattern import Pattern
+from bisparse.train.sharding import Sharding, local
+from bisparse.weights import Layout, Weight
+
+__all__ = ["MaskedWeight", "hide_", "reveal_"]
+
+
+@dataclass(slots=True, eq=False)
+class MaskedWeight:
+    """A weight W whose parameter holds W*E outside of the optimizer's step.
+
+    Tensors are those of this process: shaped like the parameter, or like its shard.
+
+    Attributes:
+        name: dotted name of the parameter in the model, without wrappers such as ``module.``.
+        module: the module that owns it.
+        parameter_name: its name there.
+        layout: how it is read as matrices.
+        pattern: what its mask obeys in the end (a ramp may ask for less on the way).
+        shape: of the whole weight.
+        parameter: what the model and the optimizer see.
+        mask: E as booleans, True = kept.
+        dropped: 1 - E. In the parameter's dtype on the CPU, where a product of mixed types costs three times
+            as much; boolean elsewhere.
+        hidden: what the parameter does not show; (1-E)*W for rules that mask.
+        columns: column potentials of the last solve, from which the next one starts.
+        average: moving average of W, where masks are learnt from one.
+        sharding: how the weight is divided among processes; ``None`` = every process has it all.
+        steps: completed optimizer steps.
+        refreshes: masks chosen so far.
+        is_dense: the mask is all ones, so that nothing needs to be hidden.
+        checked: the parameter was seen to be masked since the last change from outside.
+    """
+
+    name: str
+    module: nn.Module
+    parameter_name: str
+    layout: Layout
+    pattern: Pattern
+    shape: tuple[int, ...]
+    parameter: nn.Parameter
+    mask: Tensor
+    dropped: Tensor
+    hidden: Tensor
+    columns: Tensor | None = None
+    average: Tensor | None = None
+    sharding: Sharding | None = None
+    steps: int = 0
+    refreshes: int = 0
+    is_dense: bool = True
+    checked: bool = False
+
+    @classmethod
+    def of(cls, weight: Weight, name: str, pattern: Pattern) -> MaskedWeight:
+        """A dense start: nothing dropped, nothing hidden."""
+        values = local(weight.parameter.detach())
+        return cls(
+            name=name,
+            module=weight.module,
+            parameter_name=weight.parameter_name,
+            layout=weight.layout,
+            pattern=pattern,
+            shape=tuple(weight.parameter.shape),
+            parameter=weight.parameter,
+            mask=torch.ones_like(values, dtype=torch.bool),
+            dropped=_stored(torch.zeros_like(values, dtype=torch.bool), values),
+            hidden=torch.zeros_like(values),
+            sharding=Sharding.of(weight.parameter),
+        )
+
+    @property
+    def values(self) -> Tensor:
+        """This process's part of the parameter, without autograd."""
+        return local(self.parameter.detach())
+
+    @property
+    def gradient(self) -> Tensor | None:
+        """This process's part of the gradient."""
+        gradient = self.parameter.grad
+        return None if gradient is None else local(gradient)
+
+    def set_mask(self, mask: Tensor | None) -> None:
+        """Take over a mask of this process's part; ``None`` keeps everything."""
+        self.is_dense = mask is None
+        if mask is None:
+            self.mask.fill_(True)
+            self.dropped.zero_()
+            self.hidden.zero_()
+        else:
+            self.mask.copy_(mask)
+            self.dropped.copy_(mask.logical_not())
+
+    def check_masked(self) -> None:
+        """Raise, once, where the parameter is not masked.
+
+        Raises:
+            ValueError: dropped entries are not zero: somebody else has written the parameter.
+        """
+        if self.checked or self.is_dense:
+            return
+        if bool((self.values * self.dropped).any().item()):
+            raise ValueError(
+                f"{self.name}: entries that the mask drops are not zero, so the weight was replaced after prepare "
+                "(a loaded checkpoint, or DistributedDataParallel with other initial weights on rank 0): prepare "
+                "after that, or load the sparsifier's state along with the model's"
+            )
+        self.checked = True
+
+    def follow(self) -> None:
+        """Go where the parameter went (``model.to(...)`` changes parameters in place)."""
+        values = self.values
+        if self.hidden.device == values.device and self.hidden.dtype == values.dtype:
+            return
+        self.mask = self.mask.to(values.device)
+        self.dropped = _stored(self.mask.logical_not(), values)
+        self.hidden = self.hidden.to(values)
+        if self.average is not None:
+            self.average = self.average.to(values)
+
+
+def _stored(dropped: Tensor, like: Tensor) -> Tensor:
+    return dropped.to(like.device, like.dtype if like.device.type == "cpu" else torch.bool)
+
+
+def reveal_(weights: Sequence[MaskedWeight]) -> None:
+    """W*E becomes W: add what is hidden. Exact, because the two never overlap."""
+    if weights:
+        torch._foreach_add_([w.values for w in weights], [w.hidden for w in weights])
+
+
+def hide_(weights: Sequence[MaskedWeight]) -> None:
+    """W becomes W*E; what is dropped is kept aside in ``hidden``."""
+    if not weights:
+        return
+    values, hidden = [w.values for w in weights], [w.hidden for w in weights]
+    torch._foreach_copy_(hidden, values)
+    torch._foreach_mul_(hidden, [w.dropped for w in weights])
+    torch._foreach_sub_(values, hidden)

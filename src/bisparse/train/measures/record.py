@@ -1,0 +1,115 @@
+"""What changed at every refresh: flip rate, SAD, kept magnitude, time; per layer and in total."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from bisparse.train.masked_weight import MaskedWeight
+from bisparse.train.measures.bits import count, pack, unpack
+
+__all__ = ["LayerFigures", "Record"]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFigures:
+    """One weight (or all together) at its last refresh.
+
+    Attributes:
+        entries: how many it has.
+        kept: how many of them the mask keeps.
+        sad: how many changed between kept and dropped at this refresh (sum of absolute differences).
+        sad_from_start: how many differ from the first mask.
+        sad_window: how many differ from the mask at the start of the current window.
+        forced: those of ``sad`` that the column constraint decided; the others follow the magnitudes.
+        kept_magnitude: sum of absolute W that the mask keeps.
+        magnitude: sum of absolute W.
+    """
+
+    entries: float = 0.0
+    kept: float = 0.0
+    sad: float = 0.0
+    sad_from_start: float = 0.0
+    sad_window: float = 0.0
+    forced: float = 0.0
+    kept_magnitude: float = 0.0
+    magnitude: float = 0.0
+
+    def to_dict(self) -> dict[str, float]:
+        """Raw counts, and the same as shares of all entries."""
+        entries = max(self.entries, 1.0)
+        return {
+            "entries": self.entries,
+            "density": self.kept / entries,
+            "sad": self.sad,
+            "sad_from_start": self.sad_from_start,
+            "sad_window": self.sad_window,
+            "flip_rate": self.sad / entries,
+            "flip_rate_from_start": self.sad_from_start / entries,
+            "flip_rate_window": self.sad_window / entries,
+            "flips_forced": self.forced,
+            "flips_magnitude": self.sad - self.forced,
+            "kept_magnitude": self.kept_magnitude / self.magnitude if self.magnitude else 1.0,
+        }
+
+
+def total(figures: Iterable[LayerFigures]) -> LayerFigures:
+    """All layers together."""
+    rows = [[getattr(f, name) for name in LayerFigures.__dataclass_fields__] for f in figures]
+    return LayerFigures(*(sum(column) for column in zip(*rows, strict=True))) if rows else LayerFigures()
+
+
+@dataclass(slots=True)
+class Record:
+    """Figures of every weight, and the masks that they are compared with.
+
+    Attributes:
+        window: refreshes in one window.
+        layers: the last figures by weight name.
+        first: packed first mask by weight name.
+        opening: packed mask at the start of the current window, by weight name.
+        history: totals of every refresh.
+    """
+
+    window: int = 10
+    layers: dict[str, LayerFigures] = field(default_factory=dict)
+    first: dict[str, Tensor] = field(default_factory=dict)
+    opening: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    @torch.no_grad()
+    def add(self, weight: MaskedWeight, new: Tensor, forced: float | None) -> None:
+        """Compare a new mask with the old ones, while ``weight`` still has the old mask and its parameter
+        holds W.
+        """
+        name, old, values = weight.name, weight.mask, weight.values
+        if name not in self.first:
+            self.first[name] = self.opening[name] = pack(new)
+            old = new
+        elif weight.refreshes % self.window == 0:
+            self.opening[name] = pack(old)
+        differences = [
+            count(new ^ other)
+            for other in (old, unpack(self.first[name], new.shape), unpack(self.opening[name], new.shape))
+        ]
+        magnitude = values.abs()
+        whole = float(magnitude.sum().item())
+        kept = float(magnitude.mul_(new).sum().item())
+        forced = 0.0 if old is new else forced or 0.0
+        figures = [float(new.numel()), float(count(new)), *map(float, differences), forced, kept, whole]
+        if weight.sharding is not None:
+            tensor = torch.tensor(figures, dtype=torch.float64, device=values.device)
+            figures = weight.sharding.sum_(tensor).tolist()
+        self.layers[name] = LayerFigures(*figures)
+
+    def close(self, step: int) -> None:
+        """All weights of a refresh are added: note the totals."""
+        if self.layers:
+            self.history.append({"step": float(step), **self.total().to_dict()})
+
+    def total(self) -> LayerFigures:
+        """All weights together."""
+        return total(self.layers.values())

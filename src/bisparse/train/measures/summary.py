@@ -1,0 +1,43 @@
+"""Everything that is measured, as one dict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from bisparse.diversity import mask_diversity
+from bisparse.train.masked_weight import MaskedWeight
+from bisparse.train.measures.record import Record
+from bisparse.weights import as_matrices
+
+__all__ = ["summary"]
+
+
+def summary(weights: Sequence[MaskedWeight], record: Record, times: dict[str, float]) -> dict[str, Any]:
+    """Totals, times, and ``layers``: the same figures by weight name.
+
+    ``mask_diversity_log10`` is the logarithm of the number of masks that the pattern allows.
+    """
+    layers: dict[str, dict[str, Any]] = {}
+    for weight in weights:
+        if weight.name in record.layers:
+            figures: dict[str, Any] = record.layers[weight.name].to_dict()
+            shape = _matrix_shape(weight)
+            figures["mask_diversity_log10"] = mask_diversity(weight.pattern, shape).log10
+            layers[weight.name] = {"pattern": str(weight.pattern), **figures}
+    return {
+        "step": max((weight.steps for weight in weights), default=0),
+        "refreshes": max((weight.refreshes for weight in weights), default=0),
+        **record.total().to_dict(),
+        "mask_diversity_log10": math.fsum(layer["mask_diversity_log10"] for layer in layers.values()),
+        **times,
+        "layers": layers,
+    }
+
+
+def _matrix_shape(weight: MaskedWeight) -> tuple[int, ...]:
+    whole = torch.empty(weight.shape, device="meta")
+    return tuple(as_matrices(whole, weight.layout).shape)

@@ -1,0 +1,94 @@
+"""What a rule is: how gradients reach masked weights, and what the forward pass sees of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from bisparse.train.masked_weight import MaskedWeight, hide_, reveal_
+
+__all__ = ["Rule", "Update", "shrink_"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Update:
+    """One optimizer step of some weights, right before it happens.
+
+    The parameters hold W (revealed); gradients are those at what the forward pass saw.
+
+    Attributes:
+        weights: of one parameter group, each with a gradient.
+        learning_rate: of the group.
+        weight_decay: of the group.
+        maximize: the optimizer climbs: gradients count with the opposite sign.
+        scale: factor that the gradients still carry (a fused optimizer under a ``GradScaler`` divides by it
+            itself); ``None`` = 1.
+    """
+
+    weights: Sequence[MaskedWeight]
+    learning_rate: float | Tensor
+    weight_decay: float = 0.0
+    maximize: bool = False
+    scale: Tensor | None = None
+
+    @property
+    def values(self) -> list[Tensor]:
+        """W of every weight."""
+        return [w.values for w in self.weights]
+
+    @property
+    def gradients(self) -> list[Tensor]:
+        """Gradients of every weight; changing them in place changes what the optimizer sees."""
+        return [g for w in self.weights if (g := w.gradient) is not None]
+
+    @property
+    def hidden(self) -> list[Tensor]:
+        """(1-E)*W of every weight."""
+        return [w.hidden for w in self.weights]
+
+    @property
+    def dropped(self) -> list[Tensor]:
+        """1-E of every weight."""
+        return [w.dropped for w in self.weights]
+
+
+class Rule:
+    """Base of all rules: the straight-through estimator on W*E. Override what differs.
+
+    Rules have no state of their own; what belongs to a weight lives in :class:`MaskedWeight`. A rule acts
+    after gradients are reduced, unscaled and clipped, once for each optimizer step.
+
+    Attributes:
+        hides_all: ``hidden`` holds all of W, not only what is dropped.
+    """
+
+    hides_all: ClassVar[bool] = False
+
+    def apply_(self, update: Update) -> None:
+        """Change gradients (or W) in place, right before the optimizer's own update."""
+
+    def catch_up_(self, update: Update) -> None:
+        """The explicit form: the optimizer has run on W*E; make W of what it left.
+
+        What it could not see is decayed as weight decay would have done, then added to the parameter.
+        """
+        shrink_(update.hidden, update.learning_rate, update.weight_decay)
+        self.reveal_(update.weights)
+
+    def reveal_(self, weights: Sequence[MaskedWeight]) -> None:
+        """What the forward pass sees becomes W."""
+        reveal_(weights)
+
+    def hide_(self, weights: Sequence[MaskedWeight]) -> None:
+        """W becomes what the forward pass is to see."""
+        hide_(weights)
+
+
+def shrink_(tensors: Sequence[Tensor], learning_rate: float | Tensor, decay: float) -> None:
+    """Multiply by 1 - learning_rate * decay, in place."""
+    if decay:
+        torch._foreach_mul_(list(tensors), 1.0 - float(learning_rate) * decay)

@@ -1,0 +1,151 @@
+"""The sparsifier's state as plain data and tensors, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bisparse.pattern import TransposableNM
+from bisparse.train.masked_weight import MaskedWeight
+from bisparse.train.measures.bits import pack, unpack
+from bisparse.train.measures.record import LayerFigures, Record
+from bisparse.train.sharding import Sharding
+from bisparse.weights import as_matrices
+
+__all__ = ["load_sparsifier_state", "sparsifier_state"]
+
+_VERSION = 1
+
+
+def sparsifier_state(weights: Sequence[MaskedWeight], record: Record, *, compact: bool) -> dict[str, Any]:
+    """See :meth:`bisparse.Sparsifier.state_dict`."""
+    history = {key: [row.get(key, 0.0) for row in record.history] for key in _history_keys(record)}
+    return {
+        "version": _VERSION,
+        "weights": {weight.name: _weight_state(weight, record, compact) for weight in weights},
+        "layers": {name: [getattr(f, x.name) for x in fields(f)] for name, f in record.layers.items()},
+        "history": history,
+    }
+
+
+def _history_keys(record: Record) -> list[str]:
+    return list(record.history[-1]) if record.history else []
+
+
+def _weight_state(weight: MaskedWeight, record: Record, compact: bool) -> dict[str, Any]:
+    sharding, dropped = weight.sharding, weight.mask.logical_not()
+    state: dict[str, Any] = {
+        "pattern": str(weight.pattern),
+        "shape": list(weight.shape),
+        "steps": weight.steps,
+        "refreshes": weight.refreshes,
+        "is_dense": weight.is_dense,
+        "mask": _packed(pack(weight.mask), sharding),
+        "first": _packed(record.first.get(weight.name, pack(weight.mask)), sharding),
+        "opening": _packed(record.opening.get(weight.name, pack(weight.mask)), sharding),
+    }
+    if compact and sharding is None:
+        state["values"] = weight.hidden[dropped]
+    else:
+        state["hidden"] = weight.hidden.clone() if sharding is None else sharding.wrap(weight.hidden.clone())
+    if weight.average is not None:
+        average = weight.average.clone()
+        state["average"] = average if sharding is None else sharding.wrap(average)
+    if isinstance(weight.pattern, TransposableNM) and sharding is None:
+        state["columns"] = _columns(weight, weight.pattern.block).clone()
+    return state
+
+
+def _columns(weight: MaskedWeight, block: int) -> Tensor:
+    """The potentials to start from; zeros are a cold start."""
+    if weight.columns is not None:
+        return weight.columns
+    batch, rows, columns = as_matrices(weight.mask, weight.layout).shape
+    return torch.zeros(batch, -(-rows // block), columns)
+
+
+def _packed(bits: Tensor, sharding: Sharding | None) -> Tensor:
+    """Rows of bits, divided among processes like the weight's rows."""
+    return bits if sharding is None else sharding.wrap_rows(bits)
+
+
+def load_sparsifier_state(weights: Sequence[MaskedWeight], record: Record, state: Mapping[str, Any]) -> None:
+    """See :meth:`bisparse.Sparsifier.load_state_dict`."""
+    _check(weights, state)
+    for weight in weights:
+        _load_weight(weight, record, state["weights"][weight.name])
+    record.layers = {name: LayerFigures(*figures) for name, figures in state["layers"].items()}
+    columns: Mapping[str, Sequence[float]] = state["history"]
+    rows = zip(*columns.values(), strict=True) if columns else iter(())
+    record.history = [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def _check(weights: Sequence[MaskedWeight], state: Mapping[str, Any]) -> None:
+    """Raise before anything is changed."""
+    if state.get("version") != _VERSION:
+        raise ValueError(
+            f"this is no state of a sparsifier of version {_VERSION}: its keys are {sorted(state)[:5]}, its version "
+            f"is {state.get('version')!r}"
+        )
+    saved, own = state["weights"], {weight.name: weight for weight in weights}
+    if saved.keys() != own.keys():
+        raise ValueError(
+            f"the state has other weights than the model: missing {sorted(own.keys() - saved.keys())[:3]}, "
+            f"unexpected {sorted(saved.keys() - own.keys())[:3]}; prepare with the same targets and ignore"
+        )
+    for name, weight in own.items():
+        entry = saved[name]
+        if tuple(entry["shape"]) != weight.shape or entry["pattern"] != str(weight.pattern):
+            raise ValueError(
+                f"{name}: the state was saved for {entry['pattern']} on shape {tuple(entry['shape'])}, the model "
+                f"has {weight.pattern} on {weight.shape}; prepare the same model with the same pattern"
+            )
+
+
+def _load_weight(weight: MaskedWeight, record: Record, state: Mapping[str, Any]) -> None:
+    mask = _mask(weight, state["mask"])
+    weight.set_mask(None if state["is_dense"] else mask)
+    if "values" in state:
+        weight.hidden.copy_(_expanded(weight, state))
+    else:
+        weight.hidden.copy_(_part(state["hidden"], weight))
+    weight.checked = False
+    weight.steps, weight.refreshes = int(state["steps"]), int(state["refreshes"])
+    weight.average = _part(state["average"], weight).clone() if "average" in state else None
+    weight.columns = state["columns"].clone() if "columns" in state and weight.sharding is None else None
+    if weight.refreshes:
+        record.first[weight.name] = pack(_mask(weight, state["first"]))
+        record.opening[weight.name] = pack(_mask(weight, state["opening"]))
+
+
+def _expanded(weight: MaskedWeight, state: Mapping[str, Any]) -> Tensor:
+    """Hidden values of dropped entries in their places."""
+    mask = unpack(state["mask"], weight.shape)
+    whole = torch.zeros(weight.shape, dtype=state["values"].dtype, device=mask.device)
+    whole[mask.logical_not()] = state["values"].to(mask.device)
+    return _part(whole, weight)
+
+
+def _mask(weight: MaskedWeight, bits: Tensor) -> Tensor:
+    """This process's part of a packed mask, whole or divided."""
+    if weight.sharding is not None and hasattr(bits, "placements"):
+        return unpack(weight.sharding.unwrap(bits), weight.values.shape)
+    return _part(unpack(_whole(bits), weight.shape).to(weight.values.device), weight)
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def _part(tensor: Tensor, weight: MaskedWeight) -> Tensor:
+    """This process's part of a tensor shaped like the weight."""
+    sharding = weight.sharding
+    if sharding is None:
+        return _whole(tensor)
+    if not hasattr(tensor, "placements"):
+        return sharding.scatter(tensor.to(weight.values.device))
+    return sharding.unwrap(tensor)
