@@ -33,6 +33,11 @@ class Processes:
         """Whether this process writes the files."""
         return self.rank == 0
 
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.world > 1:
+            dist.barrier()
+
     def summed(self, values: Tensor) -> Tensor:
         """The sum of a tensor over all processes."""
         if self.world > 1:

@@ -32,7 +32,7 @@ class RunLog(Callback):
         if not trainer.processes.first:
             return
         self._lines.parent.mkdir(parents=True, exist_ok=True)
-        kept = [row for row in read_log(self._lines) if row["step"] <= trainer.step]
+        kept = [row for row in read_log(self._lines) if row["step"] <= trainer.step and row["kind"] != "end"]
         self._lines.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         self._write_table(row for row in kept if row["kind"] == "epoch")
 

@@ -18,7 +18,7 @@ _PANELS = (
     ("loss", {"loss": "training", "validation_loss": "held out"}),
     ("accuracy", {"accuracy": "training", "validation_accuracy": "held out"}),
     ("mask entries that change", {"flip_rate": "per refresh"}),
-    ("share of magnitude kept", {"kept_share": "by the mask"}),
+    ("share of magnitude kept", {"kept_magnitude": "by the mask"}),
 )
 
 

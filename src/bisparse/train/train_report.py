@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from bisparse.report import Column, Table, counted, to_plain
 
 if TYPE_CHECKING:
     from bisparse.train.evaluation import Totals
+    from bisparse.train.mask_check import MaskCheck
     from bisparse.train.trainer import Trainer
 
 __all__ = ["TrainReport"]
@@ -26,8 +27,8 @@ class TrainReport:
         seconds: spent in steps; evaluations and checkpoints are not counted.
         parts: ``validation`` and, where there are test data, ``test``: loss, accuracy, predictions.
         measures: of the sparsifier at its end (see :meth:`bisparse.Sparsifier.metrics`); empty for dense training.
+        masks: every sparse weight, and whether it obeys its pattern; empty for dense training.
         rows: the log by epoch.
-        notes: what else is worth saying.
     """
 
     steps: int
@@ -35,19 +36,37 @@ class TrainReport:
     seconds: float
     parts: Mapping[str, Totals]
     measures: Mapping[str, Any] = field(default_factory=dict)
+    masks: tuple[MaskCheck, ...] = ()
     rows: tuple[Mapping[str, Any], ...] = ()
-    notes: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> list[str]:
+        """What is sparse, in words."""
+        if not self.masks:
+            return ["dense"]
+        failed = [mask.name for mask in self.masks if not mask.holds]
+        patterns = ", ".join(sorted({mask.pattern for mask in self.masks}))
+        told = counted(len(self.masks), "weight", "weights")
+        if failed:
+            return [
+                f"{told} of {patterns}, NOT obeyed by {counted(len(failed), 'weight', 'weights')}: {failed[0]} ..."
+            ]
+        return [f"{told} of {patterns}, verified"]
 
     @classmethod
     def of(
-        cls, trainer: Trainer, measures: Mapping[str, Any], validation: Totals | None, test: Totals | None
+        cls,
+        trainer: Trainer,
+        validation: Totals | None,
+        test: Totals | None,
+        measures: Mapping[str, Any],
+        masks: Sequence[MaskCheck],
     ) -> TrainReport:
         """The report of a trainer at its end."""
         found = {"validation": validation, "test": test}
         parts = {name: totals for name, totals in found.items() if totals is not None}
-        return cls(
-            trainer.step, trainer.options.epochs, trainer.seconds, parts, measures, tuple(trainer.rows)
-        )
+        numbers = (trainer.step, trainer.options.epochs, trainer.seconds)
+        return cls(*numbers, parts, measures, tuple(masks), tuple(trainer.rows))
 
     @property
     def final(self) -> dict[str, float]:
@@ -72,7 +91,8 @@ class TrainReport:
             **self.final,
             "measures": to_plain(self.measures),
             "rows": to_plain(list(self.rows)),
-            "notes": list(self.notes),
+            "masks": [asdict(mask) for mask in self.masks],
+            "notes": self.notes,
         }
         return plain
 

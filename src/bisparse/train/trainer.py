@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from bisparse.train.evaluation import Totals, evaluate
 from bisparse.train.examples import Batch, DataParts, shuffled
 from bisparse.train.learning_rate import LearningRate
 from bisparse.train.loading import Request, load, moved
+from bisparse.train.mask_check import MaskCheck, check_masks
 from bisparse.train.objective import CrossEntropy, Objective
 from bisparse.train.optimizers import OptimizerSpec
 from bisparse.train.processes import Processes
@@ -246,11 +247,13 @@ class Trainer:
         self._running = Totals(*state["running"]) if self.processes.first else Totals()
 
     def _finish(self) -> TrainReport:
-        measures = {} if self.sparsifier is None else self.sparsifier.metrics()
+        measures: Mapping[str, Any] = {}
+        masks: tuple[MaskCheck, ...] = ()
         if self.sparsifier is not None:
+            measures, masks = self.sparsifier.metrics(), check_masks(self.sparsifier.weights)
             self.sparsifier.squash_mask()
         self.model.eval()
-        report = TrainReport.of(self, measures, self.evaluate(), self.evaluate("test"))
+        report = TrainReport.of(self, self.evaluate(), self.evaluate("test"), measures, masks)
         for callback in self.callbacks:
             callback.on_end(self, report)
         return report

@@ -1,0 +1,16 @@
+"""The section of a recipe that names the data: one class for each kind, told apart by ``name``."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+from pydantic import Field
+
+from bisparse.recipes.data_images import Cifar10Data, DigitsData, FolderData, MnistData
+from bisparse.recipes.data_text import DatasetsData, TextData
+
+__all__ = ["DataSection"]
+
+DataSection: TypeAlias = Annotated[
+    DigitsData | MnistData | Cifar10Data | FolderData | TextData | DatasetsData, Field(discriminator="name")
+]

@@ -1,0 +1,93 @@
+"""A whole recipe: everything that a training run depends on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from bisparse.recipes.base import Section
+from bisparse.recipes.data import DataSection
+from bisparse.recipes.errors import explain
+from bisparse.recipes.model import ModelSection
+from bisparse.recipes.optimization import LearningRateSection, LoopSection, OptimizerSection
+from bisparse.recipes.sparsity import (
+    PatternText,
+    RuleChoice,
+    ScheduleChoice,
+    ScheduleSection,
+    SrSteRule,
+    TopologyChoice,
+)
+from bisparse.recipes.yaml_text import write_yaml
+
+__all__ = ["Recipe"]
+
+
+class Recipe(Section):
+    """The one schema behind ``bisparse train``; every kind of section has its own small file.
+
+    Attributes:
+        description: one line for lists and reports.
+        model: what is trained.
+        data: on what.
+        pattern: which masks are allowed, for every weight or by selector; ``None`` = dense training.
+        rule: how gradients reach masked weights.
+        schedule: when masks change.
+        topology: how masks are chosen.
+        targets: which weights; ``None`` = all that the library knows.
+        ignore: which not; ``None`` protects the first convolution, the last classifier and embeddings.
+        optimizer: with what.
+        learning_rate: its course.
+        epochs: passes over the training data.
+        batch: examples per optimizer step, of all processes together.
+        seed: of weights, order and random changes.
+        loop: everything else about the loop.
+        output: folder for checkpoints, logs and the report.
+    """
+
+    description: str = ""
+    model: ModelSection
+    data: DataSection
+    pattern: PatternText | dict[str, PatternText] | None = None
+    rule: RuleChoice = SrSteRule(name="sr-ste")
+    schedule: ScheduleChoice = ScheduleSection()
+    topology: TopologyChoice | None = None
+    targets: list[str] | None = None
+    ignore: list[str] | None = None
+    optimizer: OptimizerSection = OptimizerSection()
+    learning_rate: LearningRateSection = LearningRateSection()
+    epochs: int = Field(ge=1)
+    batch: int = Field(default=128, ge=1)
+    seed: int = Field(default=0, ge=0)
+    loop: LoopSection = LoopSection()
+    output: str = Field(default="runs/bisparse", min_length=1)
+
+    @model_validator(mode="after")
+    def _sparse_keys_need_a_pattern(self) -> Recipe:
+        without = {"rule", "schedule", "topology", "targets", "ignore"} & self.model_fields_set
+        if self.pattern is None and without:
+            raise ValueError(
+                f"{', '.join(sorted(without))}: without effect unless there is a pattern; name one"
+            )
+        return self
+
+    @classmethod
+    def of(cls, values: Any, origin: str = "recipe") -> Recipe:
+        """A recipe from plain data.
+
+        Args:
+            values: nested mappings.
+            origin: named in errors.
+
+        Raises:
+            RecipeError: one line for each key that is wrong, with its choices.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise explain(error, cls, origin) from None
+
+    def to_yaml(self) -> str:
+        """The recipe with every key that differs from its default."""
+        return write_yaml(self.model_dump(mode="json", exclude_unset=True))

@@ -1,0 +1,109 @@
+"""Sections of a recipe that say which weights become zero, how and when."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from bisparse.pattern import parse_pattern
+from bisparse.recipes.base import Section
+from bisparse.train.rules import RULES, Rule, SrSte
+from bisparse.train.schedule import Ramp, Schedule
+from bisparse.train.topology import Projection, Topology
+
+__all__ = ["PatternText", "RuleChoice", "ScheduleChoice", "ScheduleSection", "TopologyChoice"]
+
+
+def _named(value: Any) -> Any:
+    """A name alone stands for the section with that name."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _checked(text: str) -> str:
+    parse_pattern(text)
+    return text
+
+
+PatternText: TypeAlias = Annotated[str, AfterValidator(_checked)]
+"""A pattern as text, for example ``4:8t``."""
+
+
+class PlainRule(Section):
+    """A rule without numbers."""
+
+    name: Literal["hard", "ste"]
+
+    def build(self) -> Rule:
+        """As the sparsifier takes it."""
+        return RULES[self.name]
+
+
+class SrSteRule(Section):
+    """Dropped entries decay by ``decay`` times the learning rate, through the gradient or by themselves."""
+
+    name: Literal["sr-ste"]
+    decay: float = 2e-4
+    mode: Literal["coupled", "decoupled"] = "coupled"
+
+    def build(self) -> Rule:
+        """As the sparsifier takes it."""
+        return SrSte(self.decay, self.mode)
+
+
+RuleChoice: TypeAlias = Annotated[
+    Annotated[PlainRule | SrSteRule, Field(discriminator="name")], BeforeValidator(_named)
+]
+
+
+class RampSection(Section):
+    """The density falls from ``density`` to the pattern's own along a cubic curve, in steps."""
+
+    begin: int = Field(default=0, ge=0)
+    end: int = Field(ge=1)
+    density: float = Field(default=1.0, gt=0, le=1)
+
+
+class ScheduleSection(Section):
+    """When masks change, in optimizer steps."""
+
+    every: int = Field(default=40, ge=1, description="steps between refreshes")
+    start: int = Field(default=0, ge=0, description="the first masks stay until then")
+    freeze: int | None = Field(
+        default=None, ge=0, description="no refresh after this step; 0: masks never change"
+    )
+    dense_until: int = Field(default=0, ge=0)
+    dense_from: int | None = Field(default=None, ge=1)
+    ramp: RampSection | None = None
+
+    def build(self) -> Schedule:
+        """As the sparsifier takes it."""
+        ramp = None if self.ramp is None else Ramp(**self.ramp.model_dump())
+        return Schedule(**self.model_dump(exclude={"ramp"}), ramp=ramp)
+
+
+def _static(value: Any) -> Any:
+    return {"freeze": 0} if value == "static" else value
+
+
+ScheduleChoice: TypeAlias = Annotated[ScheduleSection, BeforeValidator(_static)]
+"""A schedule, or ``static``: masks are chosen once, from the weights at the start."""
+
+
+class ProjectionSection(Section):
+    """Masks that keep the largest magnitudes."""
+
+    name: Literal["projection"]
+    method: Literal["exact", "greedy", "two_approx", "entropic", "flow"] = "exact"
+    hysteresis: float = Field(default=0.0, ge=0, description="bonus for entries that are kept already")
+    average: float | None = Field(
+        default=None, gt=0, lt=1, description="learn masks from a moving average of W"
+    )
+    warm: bool = True
+
+    def build(self) -> Topology:
+        """As the sparsifier takes it."""
+        return Projection(**self.model_dump(exclude={"name"}))
+
+
+TopologyChoice: TypeAlias = Annotated[ProjectionSection, BeforeValidator(_named)]
