@@ -12,7 +12,9 @@ import typer
 from bisparse.cli.bench import bench
 from bisparse.cli.demo import demo
 from bisparse.cli.inspect import inspect
+from bisparse.cli.pack import pack, unpack
 from bisparse.cli.prune import prune
+from bisparse.cli.train import train
 
 __all__ = ["app", "main"]
 
@@ -48,6 +50,9 @@ def _options(
 
 app.command("prune")(prune)
 app.command("inspect")(inspect)
+app.command("train")(train)
+app.command("pack")(pack)
+app.command("unpack")(unpack)
 app.add_typer(bench, name="bench")
 app.command("demo")(demo)
 

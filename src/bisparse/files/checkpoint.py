@@ -10,17 +10,31 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from bisparse.files.errors import CheckpointError
+from bisparse.files.packed.reader import open_safetensors
 from bisparse.files.pickle_reader import LoadedPickle, load_pickle
 from bisparse.files.safetensors_header import TensorEntry
 from bisparse.files.safetensors_reader import SafetensorsFile
 from bisparse.files.shards import MemoryShard, Shard, is_storable, texts_of, tied_names
 
-__all__ = ["INDEX_NAME", "PICKLE_SUFFIXES", "SINGLE_NAME", "Checkpoint", "Kind", "kind_of", "open_checkpoint"]
+__all__ = [
+    "INDEX_NAME",
+    "PACKED_INDEX_NAME",
+    "PACKED_SINGLE_NAME",
+    "PICKLE_SUFFIXES",
+    "SINGLE_NAME",
+    "Checkpoint",
+    "Kind",
+    "kind_of",
+    "open_checkpoint",
+]
 
 Kind = Literal["safetensors", "folder", "pickle"]
 PICKLE_SUFFIXES = (".pt", ".pth", ".th", ".bin")
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
+# Packed folders: other libraries must say that there is no model, rather than load one without its packed weights.
+PACKED_INDEX_NAME = "packed.safetensors.index.json"
+PACKED_SINGLE_NAME = "packed.safetensors"
 _MAX_JSON = 100_000_000
 
 
@@ -121,7 +135,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         return _open_pickle(path)
     if kind == "folder":
         return _open_folder(path)
-    shard = SafetensorsFile(path)
+    shard = open_safetensors(path)
     config, config_name = _config_near(path.parent, required=False)
     return _finish(path, kind, (shard,), config, config_name)
 
@@ -173,18 +187,18 @@ def _open_pickle(path: Path) -> Checkpoint:
 
 def _open_folder(folder: Path) -> Checkpoint:
     config, config_name = _config_near(folder, required=True)
-    index = folder / INDEX_NAME
-    names = _shard_names(index) if index.is_file() else {SINGLE_NAME: set()}
-    if index.is_file() and SINGLE_NAME not in names and (folder / SINGLE_NAME).is_file():
-        raise CheckpointError(f"{folder} holds both {INDEX_NAME} and {SINGLE_NAME}: remove the one not meant")
-    if not index.is_file() and not (folder / SINGLE_NAME).is_file():
+    index, single = _names_in(folder)
+    names = _shard_names(index) if index.is_file() else {single: set()}
+    if index.is_file() and single not in names and (folder / single).is_file():
+        raise CheckpointError(f"{folder} holds both {index.name} and {single}: remove the one not meant")
+    if not index.is_file() and not (folder / single).is_file():
         found = sorted(p.name for p in folder.iterdir() if p.suffix in (".safetensors", *PICKLE_SUFFIXES))
         hint = f"; name a file: {', '.join(found[:4])}" if found else ""
         raise CheckpointError(f"{folder} holds neither {INDEX_NAME} nor {SINGLE_NAME}{hint}")
     shards: list[SafetensorsFile] = []
     try:
         for name, tensors in names.items():
-            shards.append(SafetensorsFile(folder / name))
+            shards.append(open_safetensors(folder / name))
             if missing := tensors - {entry.name for entry in shards[-1].header.entries}:
                 raise CheckpointError(f"{index} places {min(missing)!r} in {name}, which does not hold it")
     except CheckpointError:
@@ -192,6 +206,15 @@ def _open_folder(folder: Path) -> Checkpoint:
             shard.close()
         raise
     return _finish(folder, "folder", tuple(shards), config, config_name)
+
+
+def _names_in(folder: Path) -> tuple[Path, str]:
+    """Index and file of a folder: packed ones only where there are no others."""
+    packed = [name for name in (PACKED_INDEX_NAME, PACKED_SINGLE_NAME) if (folder / name).is_file()]
+    plain = [name for name in (INDEX_NAME, SINGLE_NAME) if (folder / name).is_file()]
+    if packed and plain:
+        raise CheckpointError(f"{folder} holds both {plain[0]} and {packed[0]}: remove the one not meant")
+    return (folder / PACKED_INDEX_NAME, PACKED_SINGLE_NAME) if packed else (folder / INDEX_NAME, SINGLE_NAME)
 
 
 def _shard_names(index: Path) -> dict[str, set[str]]:

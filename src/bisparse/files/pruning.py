@@ -5,19 +5,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from bisparse.files.checkpoint import Checkpoint, kind_of, open_checkpoint
-from bisparse.files.errors import CheckpointError, OutputError
-from bisparse.files.folder_files import copy_other_files
 from bisparse.files.in_memory import load_content, prune_tensors, save_pickle
 from bisparse.files.layout_option import LayoutOption
 from bisparse.files.masking import Tally
-from bisparse.files.partial import PartialOutput, as_output_error, finish_interrupted, reserve
+from bisparse.files.output_job import OutputJob
+from bisparse.files.partial import PartialOutput, finish_interrupted
 from bisparse.files.plan import OutputFile, fingerprint, output_files, steps
 from bisparse.files.prune_report import FilePruneReport, report_of
 from bisparse.files.replacing import refuse_losing_input
@@ -155,54 +153,8 @@ class _Job:
         return sums, []
 
     def to_safetensors(self, files: list[OutputFile], *, folder: bool) -> tuple[list[list[float]], list[str]]:
-        partial = self.partial
-        if partial.finished:
-            partial.keep(remove_journal=True)
-            return partial.journal.sums, []
-        prepared = False
-        resumed = partial.journal.done
-        try:
-            with ExitStack() as stack:
-                left = self._prepare_folder(files) if folder else []
-                targets = [self._open(file, stack, folder=folder) for file in files]
-                prepared = True
-                sums = self._stream(files, targets)
-            partial.commit()
-        except CheckpointError:
-            partial.discard()
-            raise
-        except OutputError as error:
-            if not prepared or not partial.journal.done:
-                partial.discard()
-                raise
-            partial.keep()
-            raise type(error)(
-                f"{error}; run the same command again to go on, or delete {partial.path}"
-            ) from None
-        except BaseException:
-            partial.keep()
-            raise
-        notes = [f"left out, as they hold the dense weights: {', '.join(left)}"] if left else []
-        notes += [f"went on with an interrupted run after {resumed} of {len(sums)} blocks"] if resumed else []
-        return sums, notes
-
-    def _prepare_folder(self, files: Sequence[OutputFile]) -> list[str]:
-        with as_output_error(self.partial.path):
-            self.partial.path.mkdir(exist_ok=True)
-        if self.checkpoint.kind != "folder":
-            return []
-        written = {file.name for file in files}
-        return copy_other_files(self.checkpoint.path, self.partial.path, written, durable=self.durable)
-
-    def _open(self, file: OutputFile, stack: ExitStack, *, folder: bool) -> Target:
-        path = self.partial.path / file.name if folder else self.partial.path
-        with as_output_error(path):
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        stack.callback(os.close, fd)
-        reserve(fd, file.size, path)
-        target = Target(path, fd)
-        target.write(memoryview(file.header), 0)
-        return target
+        job = OutputJob(self.checkpoint, self.partial, self.durable)
+        return job.run(files, lambda targets: self._stream(files, targets), folder=folder)
 
     def _stream(self, files: Sequence[OutputFile], targets: Sequence[Target]) -> list[list[float]]:
         choices = {choice.name: choice for choice in self.choices}

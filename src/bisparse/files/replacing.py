@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from bisparse.files.checkpoint import INDEX_NAME, SINGLE_NAME
+from bisparse.files.checkpoint import INDEX_NAME, PACKED_INDEX_NAME, PACKED_SINGLE_NAME, SINGLE_NAME
 from bisparse.files.errors import OutputError
 
 __all__ = ["refuse_losing_input", "refuse_losing_others"]
@@ -18,7 +18,8 @@ def refuse_losing_others(output: Path) -> None:
         OutputError: the output is a folder without a model, a folder under version control, or a device.
     """
     if output.is_dir():
-        if not any((output / name).is_file() for name in (INDEX_NAME, SINGLE_NAME)):
+        known = (INDEX_NAME, SINGLE_NAME, PACKED_INDEX_NAME, PACKED_SINGLE_NAME)
+        if not any((output / name).is_file() for name in known):
             reason = f"is a folder without {SINGLE_NAME} or its index"
         elif os.path.lexists(output / ".git"):
             reason = "holds a .git repository"

@@ -41,6 +41,7 @@ class SafetensorsFile:
             raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
         try:
             self.header_bytes, self.header = self._read_header()
+            self._data_start = len(self.header_bytes)
             self._entries = {entry.name: entry for entry in self.header.entries}
         except CheckpointError as error:
             self._file.close()
@@ -89,7 +90,7 @@ class SafetensorsFile:
         Raises:
             CheckpointError: the file ends earlier (it changed since it was opened) or cannot be read.
         """
-        position = len(self.header_bytes) + entry.begin + offset
+        position = self._data_start + entry.begin + offset
         done = 0
         while done < len(buffer):
             try:

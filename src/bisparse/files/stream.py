@@ -26,7 +26,7 @@ from bisparse.files.safetensors_types import torch_dtype
 from bisparse.files.shards import Shard
 from bisparse.pattern import Pattern
 
-__all__ = ["Masker", "Progress", "Step", "Target", "write_stream"]
+__all__ = ["Masker", "Notes", "Progress", "Step", "Target", "write_stream"]
 
 Progress = Callable[[int, int], None]
 _MAX_WORKERS = 8
@@ -142,7 +142,7 @@ def write_stream(
     """
     remaining = iter(steps)
     seen = sum(step.block.nbytes for step in islice(remaining, journal.done))
-    notes = _Notes(journal, targets if durable else (), interval)
+    notes = Notes(journal, targets if durable else (), interval)
     with ExitStack() as stack:
         stack.callback(notes.write)  # also after an interruption: what is written need not be done again
         syncer = stack.enter_context(ThreadPoolExecutor(1))
@@ -155,7 +155,7 @@ def write_stream(
     return journal.sums
 
 
-class _Notes:
+class Notes:
     """What is written but not yet noted in the journal."""
 
     def __init__(self, journal: Journal, targets: Sequence[Target], interval: float) -> None:
@@ -168,11 +168,13 @@ class _Notes:
         self._syncing: Future[None] | None = None
 
     def add(self, tally: Tally | None) -> None:
+        """One more block is written."""
         # In this order: a note being written meanwhile never counts a block whose sums are missing.
         self._sums.append([] if tally is None else tally.to_list())
         self._done += 1
 
     def write_when_due(self, syncer: ThreadPoolExecutor) -> None:
+        """Note what is written, in another thread, unless that was done a moment ago."""
         if time.monotonic() - self._last < self._interval:
             return
         if self._syncing is not None:
@@ -183,7 +185,7 @@ class _Notes:
         self._last = time.monotonic()
 
     def write(self) -> None:
-        """Data first, then the line that speaks of it."""
+        """Note what is written. Data first, then the line that speaks of it."""
         done = self._done
         sums = self._sums[: done - self._journal.done]
         for target in self._targets:
