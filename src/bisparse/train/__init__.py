@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisparse.train.rules import RULES, Hard, Rule, SrSte, Ste
+from bisparse.train.rules import RULES, Hard, Rule, SrSte, SSte, Ste
 from bisparse.train.schedule import Ramp, Schedule
 from bisparse.train.sparsifier import Sparsifier
 from bisparse.train.topology import Projection, Topology
@@ -13,6 +13,7 @@ __all__ = [
     "Projection",
     "Ramp",
     "Rule",
+    "SSte",
     "Schedule",
     "Sparsifier",
     "SrSte",

@@ -80,7 +80,7 @@ def rebind_(weight: MaskedWeight, record: Record) -> None:
             f"{weight.name} was replaced by {type(parameter).__name__} of shape {tuple(parameter.shape)}, it had "
             f"{weight.shape}: prepare after the change"
         )
-    weight.parameter, weight.checked, weight.columns = parameter, False, None
+    weight.parameter, weight.checked, weight.duals = parameter, False, None
     if weight.sharding is not None or not hasattr(parameter, "placements"):
         return
     sharding = Sharding.of(parameter)

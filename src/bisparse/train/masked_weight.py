@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from bisparse.masks.result import Duals
 from bisparse.pattern import Pattern
 from bisparse.train.sharding import Sharding, local
 from bisparse.weights import Layout, Weight
@@ -33,7 +34,8 @@ class MaskedWeight:
         dropped: 1 - E. In the parameter's dtype on the CPU, where a product of mixed types costs three times
             as much; boolean elsewhere.
         hidden: what the parameter does not show; (1-E)*W for rules that mask.
-        columns: column potentials of the last solve, from which the next one starts.
+        duals: potentials of the last solve, from which the next one starts.
+        extra: what a rule or topology keeps for this weight; the same on every process.
         average: moving average of W, where masks are learnt from one.
         sharding: how the weight is divided among processes; ``None`` = every process has it all.
         steps: completed optimizer steps.
@@ -52,7 +54,8 @@ class MaskedWeight:
     mask: Tensor
     dropped: Tensor
     hidden: Tensor
-    columns: Tensor | None = None
+    duals: Duals | None = None
+    extra: dict[str, Tensor] = field(default_factory=dict)
     average: Tensor | None = None
     sharding: Sharding | None = None
     steps: int = 0
@@ -126,6 +129,7 @@ class MaskedWeight:
         self.hidden = self.hidden.to(values)
         if self.average is not None:
             self.average = self.average.to(values)
+        self.extra = {key: tensor.to(values.device) for key, tensor in self.extra.items()}
 
 
 def _stored(dropped: Tensor, like: Tensor) -> Tensor:

@@ -182,7 +182,7 @@ class Sparsifier:
         self._detach()
         for weight in self._weights:
             weight.hidden = weight.hidden.new_empty(0)
-            weight.columns = weight.average = None
+            weight.duals = weight.average = None
         return self._model
 
     def state_dict(self, *, compact: bool = True) -> dict[str, Any]:
@@ -249,7 +249,7 @@ class Sparsifier:
                 self._record.add(weight, new, chosen.forced)
                 weight.refreshes += 1
             self.topology.settle_(weight, weight.mask, new, optimizer)
-            weight.columns = chosen.columns if chosen.columns is not None else weight.columns
+            weight.duals = chosen.duals or weight.duals
             weight.set_mask(chosen.mask)
         self._record.close(max(weight.steps for weight in weights))
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bisparse.masks.result import Duals
 from bisparse.pattern import TransposableNM
 from bisparse.train.masked_weight import MaskedWeight
 from bisparse.train.measures.bits import pack, unpack
@@ -56,16 +57,18 @@ def _weight_state(weight: MaskedWeight, record: Record, compact: bool) -> dict[s
         average = weight.average.clone()
         state["average"] = average if sharding is None else sharding.wrap(average)
     if isinstance(weight.pattern, TransposableNM) and sharding is None:
-        state["columns"] = _columns(weight, weight.pattern.block).clone()
+        duals = weight.duals or _cold(weight, weight.pattern.block)
+        state["duals"] = {"rows": duals.rows.clone(), "columns": duals.columns.clone()}
+    if weight.extra:
+        state["extra"] = {key: tensor.clone() for key, tensor in weight.extra.items()}
     return state
 
 
-def _columns(weight: MaskedWeight, block: int) -> Tensor:
-    """The potentials to start from; zeros are a cold start."""
-    if weight.columns is not None:
-        return weight.columns
+def _cold(weight: MaskedWeight, block: int) -> Duals:
+    """Potentials of a cold start: the state's form does not depend on whether masks were solved yet."""
     batch, rows, columns = as_matrices(weight.mask, weight.layout).shape
-    return torch.zeros(batch, -(-rows // block), columns)
+    down, across = -(-rows // block), -(-columns // block)
+    return Duals(torch.zeros(batch, rows, across), torch.zeros(batch, down, columns))
 
 
 def _packed(bits: Tensor, sharding: Sharding | None) -> Tensor:
@@ -116,7 +119,10 @@ def _load_weight(weight: MaskedWeight, record: Record, state: Mapping[str, Any])
     weight.checked = False
     weight.steps, weight.refreshes = int(state["steps"]), int(state["refreshes"])
     weight.average = _part(state["average"], weight).clone() if "average" in state else None
-    weight.columns = state["columns"].clone() if "columns" in state and weight.sharding is None else None
+    whole = "duals" in state and weight.sharding is None
+    weight.duals = Duals(**{key: t.clone() for key, t in state["duals"].items()}) if whole else None
+    device = weight.values.device
+    weight.extra = {key: tensor.to(device, copy=True) for key, tensor in state.get("extra", {}).items()}
     if weight.refreshes:
         record.first[weight.name] = pack(_mask(weight, state["first"]))
         record.opening[weight.name] = pack(_mask(weight, state["opening"]))

@@ -68,7 +68,7 @@ class Projection(Topology):
         whole = self._solve(weight, sharding.gather(values), old, pattern, layout)
         mask = None if whole.mask is None else sharding.scatter(whole.mask)
         forced = None if whole.forced is None else whole.forced / sharding.parts
-        return Chosen(mask, whole.columns, forced)
+        return Chosen(mask, whole.duals, forced)
 
     def _solve(
         self, weight: MaskedWeight, values: Tensor, old: Tensor, pattern: Pattern, layout: Layout
@@ -83,22 +83,19 @@ class Projection(Topology):
             pattern,
             method=self.method if transposable else "exact",
             magnitude=True,
-            warm_start=_warm(weight.columns, matrices, pattern) if exact and self.warm else None,
+            warm_start=_warm(weight.duals, matrices, pattern) if exact and self.warm else None,
             return_duals=exact,
         )
         mask = from_matrices(result.mask, layout, values.shape)
-        columns = None if result.duals is None else result.duals.columns
         if not isinstance(pattern, TransposableNM):
-            return Chosen(mask, columns)
+            return Chosen(mask, result.duals)
         forced = forced_flips(matrices, as_matrices(old, layout), result.mask, pattern)
-        return Chosen(mask, columns, float(forced))
+        return Chosen(mask, result.duals, float(forced))
 
 
-def _warm(columns: Tensor | None, matrices: Tensor, pattern: Pattern) -> Duals | None:
+def _warm(duals: Duals | None, matrices: Tensor, pattern: Pattern) -> Duals | None:
     """Where to start, if the last solve fits this one (a weight may since have been divided otherwise)."""
-    if columns is None or not isinstance(pattern, TransposableNM):
+    if duals is None or not isinstance(pattern, TransposableNM):
         return None
     batch, rows, width = matrices.shape
-    if columns.shape != (batch, -(-rows // pattern.block), width):
-        return None
-    return Duals(columns.new_empty(0), columns)
+    return duals if duals.columns.shape == (batch, -(-rows // pattern.block), width) else None

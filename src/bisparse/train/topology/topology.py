@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bisparse.masks.result import Duals
 from bisparse.pattern import Pattern
 from bisparse.train.masked_weight import MaskedWeight
 
@@ -19,12 +20,12 @@ class Chosen:
 
     Attributes:
         mask: boolean, shaped like ``weight.values``; ``None`` = all ones.
-        columns: column potentials, from which the next solve starts.
+        duals: potentials, from which the next solve starts.
         forced: changed entries that the column constraint decided; ``None`` where there is no such thing.
     """
 
     mask: Tensor | None
-    columns: Tensor | None = None
+    duals: Duals | None = None
     forced: float | None = None
 
 
