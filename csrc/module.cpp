@@ -8,6 +8,8 @@
 #include <stdexcept>
 
 #include "dispatch.hpp"
+#include "dtypes.hpp"
+#include "packed_module.hpp"
 
 namespace nb = nanobind;
 using namespace bisparse;
@@ -17,23 +19,6 @@ namespace {
 using Scores = nb::ndarray<nb::ro, nb::device::cpu, nb::ndim<3>>;
 using Mask = nb::ndarray<std::uint8_t, nb::device::cpu, nb::ndim<3>, nb::c_contig>;
 using Duals = nb::ndarray<nb::device::cpu, nb::ndim<3>, nb::c_contig>;
-
-Dtype dtype_of(const nb::dlpack::dtype& type) {
-  const auto is = [&](nb::dlpack::dtype_code code, int bits) {
-    return type.code == static_cast<std::uint8_t>(code) && type.bits == bits;
-  };
-  using Code = nb::dlpack::dtype_code;
-  if (is(Code::Float, 16)) return Dtype::f16;
-  if (is(Code::Bfloat, 16)) return Dtype::bf16;
-  if (is(Code::Float, 32)) return Dtype::f32;
-  if (is(Code::Float, 64)) return Dtype::f64;
-  if (is(Code::Int, 8)) return Dtype::i8;
-  if (is(Code::Int, 16)) return Dtype::i16;
-  if (is(Code::Int, 32)) return Dtype::i32;
-  if (is(Code::Int, 64)) return Dtype::i64;
-  if (is(Code::UInt, 8) || is(Code::Bool, 8)) return Dtype::u8;
-  throw std::invalid_argument("scores: unsupported dtype");
-}
 
 MaskProblem problem_of(const Scores& scores, const Mask& mask, int keep, int block, bool absolute) {
   for (std::size_t axis = 0; axis < 3; ++axis)
@@ -70,7 +55,7 @@ const Kernels* kernels_named(const std::optional<std::string>& name) {
 }  // namespace
 
 NB_MODULE(_core, m) {
-  m.doc() = "Native core of bisparse: exact masks.";
+  m.doc() = "Native core of bisparse: exact masks, packed matrices and products with them.";
 
   nb::class_<MaskAnswer>(m, "MaskAnswer")
       .def_ro("objective", &MaskAnswer::objective)
@@ -123,4 +108,6 @@ NB_MODULE(_core, m) {
         return solve_unstructured(p, kept, threads);
       },
       nb::arg("scores"), nb::arg("mask"), nb::arg("kept"), nb::arg("absolute"), nb::arg("threads"));
+
+  bind_packed(m);
 }

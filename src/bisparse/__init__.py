@@ -104,6 +104,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    if name == "nn":
+        return import_module("bisparse.nn")
     if name not in _HOME:
         raise AttributeError(f"module 'bisparse' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)

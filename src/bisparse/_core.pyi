@@ -1,4 +1,4 @@
-"""Native core of bisparse: exact masks. Types of the compiled module; the C++ sources document the algorithms."""
+"""Types of the native core: exact masks, packed matrices and products. The C++ sources document the algorithms."""
 
 from torch import Tensor
 
@@ -39,3 +39,40 @@ def solve_row_wise(
 def solve_unstructured(
     scores: Tensor, mask: Tensor, kept: int, absolute: bool, threads: int
 ) -> MaskAnswer: ...
+
+_Matrix = tuple[int, bool, int, int, int, int, int]
+_Activations = tuple[int, bool]
+
+def product_instruction_sets() -> list[str]: ...
+def packed_product(
+    matrix: _Matrix,
+    x: _Activations,
+    batch: int,
+    bias: _Activations,
+    output: _Activations,
+    transposed: bool,
+    threads: int,
+    instruction_set: str | None,
+) -> None: ...
+def packed_gradient(
+    matrix: _Matrix,
+    grad_output: _Activations,
+    x: _Activations,
+    batch: int,
+    free: int,
+    gradient: int,
+    threads: int,
+    instruction_set: str | None,
+) -> None: ...
+def pack(
+    dense: Tensor,
+    mask: Tensor | None,
+    keep: int,
+    block: int,
+    values: Tensor,
+    index: Tensor,
+    free: Tensor,
+    threads: int,
+) -> tuple[int, int]: ...
+def unpack(values: Tensor, index: Tensor, keep: int, block: int, dense: Tensor, threads: int) -> None: ...
+def first_bad_row(values: Tensor, index: Tensor, cols: int, keep: int, block: int, threads: int) -> int: ...

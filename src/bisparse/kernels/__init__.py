@@ -1,0 +1,8 @@
+"""Packed matrices and products with them."""
+
+from __future__ import annotations
+
+from bisparse.kernels.packed import PackedMatrix, pack_matrix
+from bisparse.kernels.products import multiply, multiply_transposed, value_gradient
+
+__all__ = ["PackedMatrix", "multiply", "multiply_transposed", "pack_matrix", "value_gradient"]
