@@ -38,7 +38,9 @@ def whole(sparse: bs.Sparsifier) -> Tensor:
     return weight.hidden if sparse.rule.hides_all else weight.values + weight.hidden
 
 
-def step(rule: str | Rule, gradient: Tensor, *, rate: float = 0.5, decay: float = 0.0) -> tuple[Tensor, Tensor]:
+def step(
+    rule: str | Rule, gradient: Tensor, *, rate: float = 0.5, decay: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """W after one SGD step with this gradient, and what the parameter shows."""
     layer = one_layer()
     optimizer = torch.optim.SGD(layer.parameters(), lr=rate, weight_decay=decay)
@@ -157,7 +159,9 @@ def test_explicit_soft_threshold_takes_the_optimizer_s_step() -> None:
 
 def test_soft_threshold_needs_potentials() -> None:
     with pytest.raises(ValueError, match='weight: rule "s-ste" needs the potentials'):
-        bs.Sparsifier("2:4t", rule="s-ste", topology=Projection(method="greedy"), ignore=[]).prepare(one_layer())
+        bs.Sparsifier("2:4t", rule="s-ste", topology=Projection(method="greedy"), ignore=[]).prepare(
+            one_layer()
+        )
 
 
 def test_rules_by_name() -> None:

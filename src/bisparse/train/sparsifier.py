@@ -87,6 +87,7 @@ class Sparsifier:
         self._choice = (targets, ignore, layouts)
         self._weights: tuple[MaskedWeight, ...] = ()
         self._bindings: list[Binding] = []
+        self._window = window
         self._record = Record(window)
         self._observers: list[Callable[[dict[str, Any]], None]] = []
         self._model: nn.Module | None = None
@@ -120,6 +121,7 @@ class Sparsifier:
             model, self.pattern, targets, ignore, layouts, sharded=True
         )
         check_gradients(chosen)
+        self._record = Record(self._window)
         weights = [MaskedWeight.of(w, plain_name(w.name), patterns[w.name]) for w in chosen]
         for weight in weights:
             self.topology.observe_(weight)

@@ -18,7 +18,7 @@ def count(mask: Tensor) -> int:
 
 def pack(mask: Tensor) -> Tensor:
     """(R, ...) booleans as (R, ceil(n / 8)) bytes, n entries in each row; highest bit first."""
-    rows = mask.reshape(mask.shape[0], -1)
+    rows = mask.flatten(1)
     if mask.device.type == "cpu":
         return torch.from_numpy(np.packbits(rows.numpy(), axis=1))
     padded = torch.nn.functional.pad(rows.to(torch.uint8), (0, -rows.shape[1] % 8))

@@ -89,7 +89,7 @@ class Record:
         if name not in self.first:
             self.first[name] = self.opening[name] = pack(new)
             old = new
-        elif weight.refreshes % self.window == 0:
+        elif (weight.refreshes - 1) % self.window == 0:
             self.opening[name] = pack(old)
         differences = [
             count(new ^ other)

@@ -1,0 +1,199 @@
+"""Saving, resuming, copying: a resumed run continues bit for bit."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.train.setting import network, same, silent_loss, sparsifier
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+import bisparse as bs
+from bisparse.train import Ramp, Schedule
+
+
+class Run:
+    """A model in training, whose batches are numbered."""
+
+    def __init__(self, pattern: str = "2:4t", **options: Any) -> None:
+        self.model = network()
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.02)
+        settings: dict[str, Any] = {"update_every": 2, "ignore": [], "window": 2} | options
+        self.sparse = bs.Sparsifier(pattern, **settings).prepare(self.model, self.optimizer)
+        self.done = 0
+
+    def train(self, steps: int) -> Run:
+        for _ in range(steps):
+            generator = torch.Generator().manual_seed(self.done)
+            inputs, targets = (torch.randn(16, 8, generator=generator).double() for _ in range(2))
+            self.optimizer.zero_grad()
+            nn.functional.mse_loss(self.model(inputs), targets).backward()
+            self.optimizer.step()
+            self.done += 1
+        return self
+
+    def state(self, **options: bool) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "sparsifier": self.sparse.state_dict(**options),
+            "done": self.done,
+        }
+
+    def load(self, state: dict[str, Any]) -> Run:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.sparse.load_state_dict(state["sparsifier"])
+        self.done = state["done"]
+        return self
+
+
+CASES: list[tuple[str, dict[str, Any]]] = [
+    ("2:4t", {}),
+    ("1:4", {"rule": "ste"}),
+    ("unstructured:0.7", {"rule": "hard"}),
+    ("2:4t", {"rule": "s-ste", "update_every": 1}),
+    ("2:4t", {"average": 0.9, "hysteresis": 0.1}),
+    ("2:4t", {"schedule": Schedule(every=2, dense_until=8)}),
+    ("1:4t", {"schedule": Schedule(every=1, ramp=Ramp(0, 12))}),
+    ("2:4t", {"schedule": Schedule(every=2, dense_from=5)}),
+]
+
+
+@pytest.mark.parametrize("compact", [True, False])
+@pytest.mark.parametrize(("pattern", "options"), CASES)
+def test_resuming_continues_bit_for_bit(pattern: str, options: dict[str, Any], compact: bool) -> None:
+    through = Run(pattern, **options).train(7)
+    file = io.BytesIO()
+    torch.save(through.state(compact=compact), file)
+    file.seek(0)
+    resumed = Run(pattern, **options).load(torch.load(file, weights_only=True))
+    through.train(8)
+    resumed.train(8)
+    assert same(through.state(), resumed.state())
+    for name, weight in through.sparse.weights.items():
+        twin = resumed.sparse.weights[name]
+        assert torch.equal(weight.hidden, twin.hidden)
+        assert torch.equal(weight.mask, twin.mask)
+    without_time = [
+        {k: v for k, v in run.sparse.metrics().items() if "seconds" not in k} for run in (through, resumed)
+    ]
+    for figures in without_time:
+        figures.pop("refresh_share")
+    assert without_time[0] == without_time[1]
+
+
+def test_the_order_of_loading_does_not_matter() -> None:
+    through = Run().train(5)
+    state = copy.deepcopy(through.state())
+    resumed = Run()
+    resumed.sparse.load_state_dict(state["sparsifier"])
+    resumed.model.load_state_dict(state["model"])
+    resumed.optimizer.load_state_dict(state["optimizer"])
+    resumed.done = state["done"]
+    assert same(through.train(4).state(), resumed.train(4).state())
+
+
+def test_masks_are_bits_and_only_dropped_values_are_stored() -> None:
+    entry = Run().sparse.state_dict()["weights"]["0.weight"]
+    assert entry["mask"].shape == (8, 1)
+    assert entry["mask"].dtype == torch.uint8
+    assert entry["values"].shape == (32,)
+
+
+def test_a_loaded_dense_checkpoint_is_noticed() -> None:
+    run = Run()
+    run.model.load_state_dict(network(seed=3).state_dict())
+    with pytest.raises(ValueError, match=r"0.weight: entries that the mask drops are not zero"):
+        run.train(1)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Run("1:4t").sparse, "saved for 1:4t on shape"),
+        (lambda: Run(targets=["0"]).sparse, "other weights than the model: missing"),
+    ],
+)
+def test_a_state_of_another_sparsifier_is_refused_and_changes_nothing(make: Any, message: str) -> None:
+    state, run = make().state_dict(), Run()
+    before = run.sparse.state_dict()
+    with pytest.raises(ValueError, match=message):
+        run.sparse.load_state_dict(state)
+    assert same(run.sparse.state_dict(), before)
+
+
+def test_any_other_dict_is_refused() -> None:
+    with pytest.raises(ValueError, match="no state of a sparsifier"):
+        Run().sparse.load_state_dict(network().state_dict())
+
+
+def test_the_model_s_state_dict_is_sparse_under_its_ordinary_names() -> None:
+    run = Run().train(3)
+    plain = network()
+    plain.load_state_dict(run.model.state_dict())
+    assert list(plain.state_dict()) == list(run.model.state_dict())
+    assert bs.verify_mask(plain[0].weight.detach() != 0, "2:4t").feasible
+
+
+def test_the_model_is_pickled_and_copied_like_any_other(tmp_path: Path) -> None:
+    run = Run().train(3)
+    torch.save(run.model, tmp_path / "model.pt")
+    loaded = torch.load(tmp_path / "model.pt", weights_only=False)
+    inputs = torch.randn(4, 8).double()
+    assert torch.equal(loaded(inputs), run.model(inputs))
+    assert torch.equal(copy.deepcopy(run.model)(inputs), run.model(inputs))
+    pickle.loads(pickle.dumps(run.optimizer))
+
+
+def test_a_copy_of_everything_trains_on_its_own() -> None:
+    run = Run().train(3)
+    model, optimizer, sparse = copy.deepcopy((run.model, run.optimizer, run.sparse))
+    twin = Run()
+    twin.model, twin.optimizer, twin.sparse, twin.done = model, optimizer, sparse.attach(optimizer), run.done
+    before = copy.deepcopy(run.state())
+    twin.train(5)
+    assert same(run.state(), before)
+    assert same(run.train(5).state(), twin.state())
+    assert sparse.weights["0.weight"].parameter is model[0].weight
+
+
+def test_a_moving_average_of_the_sparse_model() -> None:
+    run = Run(schedule=Schedule.static())
+    average = AveragedModel(run.model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    for _ in range(5):
+        run.train(1)
+        average.update_parameters(run.model)
+    for name, mask in run.sparse.masks.items():
+        kept = dict(average.module.named_parameters())[name].detach()
+        assert not (kept * ~mask).any()
+        assert (kept * mask).count_nonzero() == mask.sum()
+
+
+def test_squash_mask_ends_it() -> None:
+    run = Run().train(5)
+    before = copy.deepcopy(run.model.state_dict())
+    assert run.sparse.squash_mask() is run.model
+    assert same(dict(run.model.state_dict()), dict(before))
+    assert not run.optimizer._optimizer_step_pre_hooks
+    assert not run.optimizer._optimizer_step_post_hooks
+    assert run.sparse.metrics()["step"] == 5
+    run.train(1)
+    assert (run.model[0].weight != 0).sum() > 32  # an ordinary model again
+
+
+def test_a_model_that_moves_to_another_dtype_is_followed() -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparse = sparsifier().prepare(model, optimizer)
+    model.float()
+    silent_loss(model).backward()
+    optimizer.step()
+    assert sparse.weights["0.weight"].hidden.dtype == torch.float32
+    assert (model[0].weight != 0).sum() == 32
