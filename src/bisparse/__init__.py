@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from bisparse.acceleration.entry import Accelerated, accelerate, accelerate_
+    from bisparse.acceleration.report import AccelerateReport
     from bisparse.compress.fit_nm import fit_nm, fit_nm_
     from bisparse.compress.prune import Pruned, prune, prune_
     from bisparse.compress.relax import choose_keep, relax_probability
@@ -36,6 +38,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "NM": "bisparse.pattern",
+    "AccelerateReport": "bisparse.acceleration.report",
+    "Accelerated": "bisparse.acceleration.entry",
     "Duals": "bisparse.masks.result",
     "MaskDiversity": "bisparse.diversity",
     "MaskResult": "bisparse.masks.result",
@@ -47,6 +51,8 @@ _HOME = {
     "TransposableNM": "bisparse.pattern",
     "Unstructured": "bisparse.pattern",
     "Verification": "bisparse.masks.verify",
+    "accelerate": "bisparse.acceleration.entry",
+    "accelerate_": "bisparse.acceleration.entry",
     "choose_keep": "bisparse.compress.relax",
     "fit_nm": "bisparse.compress.fit_nm",
     "fit_nm_": "bisparse.compress.fit_nm",
@@ -70,6 +76,8 @@ _HOME = {
 
 __all__ = [
     "NM",
+    "AccelerateReport",
+    "Accelerated",
     "Duals",
     "MaskDiversity",
     "MaskResult",
@@ -81,6 +89,8 @@ __all__ = [
     "TransposableNM",
     "Unstructured",
     "Verification",
+    "accelerate",
+    "accelerate_",
     "choose_keep",
     "fit_nm",
     "fit_nm_",
