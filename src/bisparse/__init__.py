@@ -22,6 +22,8 @@ if TYPE_CHECKING:
         paper_transposable_diversity,
         sequential_diversity,
     )
+    from bisparse.export.dense import to_dense
+    from bisparse.export.semi_structured import to_semi_structured
     from bisparse.files.inspection import inspect_file
     from bisparse.files.packed.files import pack_file, unpack_file
     from bisparse.files.packed.load import load_packed, load_packed_
@@ -70,6 +72,8 @@ _HOME = {
     "save_packed": "bisparse.files.packed.save",
     "sequential_diversity": "bisparse.diversity",
     "solve_mask": "bisparse.masks.solve",
+    "to_dense": "bisparse.export.dense",
+    "to_semi_structured": "bisparse.export.semi_structured",
     "unpack_file": "bisparse.files.packed.files",
     "verify_mask": "bisparse.masks.verify",
 }
@@ -108,6 +112,8 @@ __all__ = [
     "save_packed",
     "sequential_diversity",
     "solve_mask",
+    "to_dense",
+    "to_semi_structured",
     "unpack_file",
     "verify_mask",
 ]

@@ -21,6 +21,8 @@ from bisparse.files.packed.reader import PackedFile, view_of
 from bisparse.files.safetensors_header import TensorEntry
 from bisparse.files.safetensors_types import torch_dtype
 from bisparse.files.shards import Shard
+from bisparse.kernels.packed import pack_matrix
+from bisparse.nn import PackedLinear
 
 __all__ = ["load_packed", "load_packed_"]
 
@@ -71,7 +73,8 @@ def load_packed_(model: Model, path: str | Path, *, threads: int | None = None) 
     """Load a packed file into a model, in place.
 
     Args:
-        model: its names and shapes are those of the file; values are converted to its types and devices.
+        model: its names and shapes are those of the file; values are converted to its types and devices. Packed layers
+            take dense weights that obey their patterns.
         path: as for :func:`load_packed`.
         threads: upper limit; ``None`` = all cores.
 
@@ -81,9 +84,23 @@ def load_packed_(model: Model, path: str | Path, *, threads: int | None = None) 
     Raises:
         CheckpointError: missing, corrupt or hostile; the model is unchanged.
         RuntimeError: the model has other names or shapes.
+        ValueError: the weight of a packed layer does not obey the layer's pattern.
     """
-    model.load_state_dict(load_packed(path, threads=threads))
+    tensors = load_packed(path, threads=threads)
+    for name, module in model.named_modules():
+        if isinstance(module, PackedLinear):
+            _repack(module, f"{name}." if name else "", tensors)
+    model.load_state_dict(tensors)
     return model
+
+
+def _repack(layer: PackedLinear, prefix: str, tensors: dict[str, Tensor]) -> None:
+    """Replace a dense weight by the parts of a packed layer, of that layer's pattern."""
+    weight = tensors.pop(f"{prefix}weight", None)
+    if weight is not None:
+        packed = pack_matrix(weight.to(layer.values.dtype), layer.pattern)
+        parts = {"values": packed.values, "index": packed.index, "free": packed.free}
+        tensors.update({prefix + name: part for name, part in parts.items() if part is not None})
 
 
 def _allocate(checkpoint: Checkpoint, entry: TensorEntry) -> Tensor:

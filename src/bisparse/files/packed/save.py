@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from torch import Tensor, nn
 
+from bisparse.export.dense import dense_state_dict
 from bisparse.files.checkpoint import SINGLE_NAME, Checkpoint, kind_of
 from bisparse.files.packed.files import write_checkpoint
 from bisparse.files.packed.plan import decide
@@ -84,7 +85,7 @@ def save_packed(
 
 def _tensors_of(model: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What is to be saved, on the CPU; tied tensors stay one."""
-    found = model.state_dict() if isinstance(model, nn.Module) else model
+    found = dense_state_dict(model) if isinstance(model, nn.Module) else model
     for name, tensor in found.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name!r} is a {type(tensor).__name__}: only tensors can be saved")
