@@ -77,10 +77,6 @@ def _walk(schema: type[BaseModel], place: Sequence[int | str]) -> tuple[type[Bas
         if tagged and not any(part in c.model_fields for c in candidates):
             candidates = tagged
             continue
-        if isinstance(part, str) and part[:1].isupper():
-            continue  # the class of an untagged union, which no user has written
-        if isinstance(part, str) and part in ("str", "bool", "int", "float") and path:
-            continue
         path.append(str(part))
         fields = [c.model_fields[str(part)] for c in candidates if str(part) in c.model_fields]
         candidates = [found for field in fields for found in _sections(field.annotation)]

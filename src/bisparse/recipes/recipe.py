@@ -49,7 +49,7 @@ class Recipe(Section):
     description: str = ""
     model: ModelSection
     data: DataSection
-    pattern: PatternText | dict[str, PatternText] | None = None
+    pattern: PatternText | None = None
     rule: RuleChoice = SrSteRule(name="sr-ste")
     schedule: ScheduleChoice = ScheduleSection()
     topology: TopologyChoice | None = None

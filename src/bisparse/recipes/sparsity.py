@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PlainValidator
 
 from bisparse.pattern import parse_pattern
 from bisparse.recipes.base import Section
@@ -20,19 +20,24 @@ def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-def _checked(text: str) -> str:
-    parse_pattern(text)
-    return text
+def _patterns(value: Any) -> Any:
+    """Check patterns while they are text; a recipe stays plain data."""
+    texts = list(value.values()) if isinstance(value, dict) else [value]
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise ValueError("expected a pattern such as 4:8t, or a mapping from layers to patterns")
+    for text in texts:
+        parse_pattern(text)
+    return value
 
 
-PatternText: TypeAlias = Annotated[str, AfterValidator(_checked)]
-"""A pattern as text, for example ``4:8t``."""
+PatternText: TypeAlias = Annotated[str | dict[str, str], PlainValidator(_patterns)]
+"""A pattern as text, for example ``4:8t``, or one for each selector of weights; the first that matches counts."""
 
 
 class PlainRule(Section):
     """A rule without numbers."""
 
-    name: Literal["hard", "ste"]
+    name: Literal["hard", "ste", "s-ste"]
 
     def build(self) -> Rule:
         """As the sparsifier takes it."""

@@ -37,6 +37,8 @@ Objective: TypeAlias = Callable[[nn.Module, Batch], Outcome]
 class CrossEntropy:
     """Cross-entropy of logits (..., classes) against class numbers (...); the batch is (inputs, targets).
 
+    The model returns the logits, or an object that has them as ``logits``.
+
     Attributes:
         label_smoothing: share of the probability that is spread over all classes, while training only.
     """
@@ -46,7 +48,8 @@ class CrossEntropy:
     def __call__(self, model: nn.Module, batch: Batch) -> Outcome:
         """The model's outcome on a batch of pairs."""
         inputs, targets = pair(batch)
-        logits = model(inputs).flatten(0, -2)
+        output: Any = model(inputs)
+        logits = (output if isinstance(output, Tensor) else output.logits).flatten(0, -2)
         targets = targets.flatten()
         smoothing = self.label_smoothing if model.training else 0.0
         loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
