@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bisparse.pattern import NM, Pattern, Unstructured
-from bisparse.weights import Layout
+from bisparse.pattern import NM, Pattern, TransposableNM, Unstructured
+from bisparse.weights import Layout, as_matrices
 
 __all__ = ["Sharding", "local"]
 
@@ -130,12 +130,33 @@ class Sharding:
         chunk = -(-self.shape[placement.dim] // self.mesh.size(dimension))
         return _clean_layout(layout, pattern, placement.dim % len(self.shape), chunk)
 
+    def of_duals(self, layout: Layout, pattern: TransposableNM) -> tuple[Sharding, Sharding] | None:
+        """How row and column potentials are divided where each process solves its own part.
+
+        Returns:
+            ``None`` where the weight is gathered: every process then has all potentials.
+        """
+        divided = [(d, p) for d, p in enumerate(self.placements) if p.is_shard()]
+        if not divided or self.local_layout(layout, pattern) is None:
+            return None
+        axis = _axis(layout, divided[0][1].dim % len(self.shape))
+        batch, rows, columns = as_matrices(torch.empty(self.shape, device="meta"), layout).shape
+        placements = list(self.placements)
+        placements[divided[0][0]] = type(divided[0][1])({"other": 0, "rows": 1, "columns": 2}[axis])
+        down, across = -(-rows // pattern.block), -(-columns // pattern.block)
+        shapes = (torch.Size((batch, rows, across)), torch.Size((batch, down, columns)))
+        row_part, column_part = (
+            Sharding(self.mesh, tuple(placements), shape, (shape[1] * shape[2], shape[2], 1))
+            for shape in shapes
+        )
+        return row_part, column_part
+
 
 def _clean_layout(layout: Layout, pattern: Pattern, dim: int, chunk: int) -> Layout | None:
     """Layout of a chunk of the weight along one of its dimensions, where no tile is cut."""
     axis = _axis(layout, dim)
     if axis == "other":
-        return layout
+        return layout if dim == 0 else None  # experts; kernel positions of a part would be in another order
     if axis == "rows" and isinstance(pattern, NM):
         return Layout(layout.kind, 1, layout.oriented) if layout.kind in ("linear", "conv") else layout
     block = pattern.block if not isinstance(pattern, Unstructured) else 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import astuple
 from typing import Any
 
 import torch
@@ -24,17 +24,12 @@ _VERSION = 1
 
 def sparsifier_state(weights: Sequence[MaskedWeight], record: Record, *, compact: bool) -> dict[str, Any]:
     """See :meth:`bisparse.Sparsifier.state_dict`."""
-    history = {key: [row.get(key, 0.0) for row in record.history] for key in _history_keys(record)}
+    keys = ["step", *LayerFigures().to_dict()]
     return {
         "version": _VERSION,
         "weights": {weight.name: _weight_state(weight, record, compact) for weight in weights},
-        "layers": {name: [getattr(f, x.name) for x in fields(f)] for name, f in record.layers.items()},
-        "history": history,
+        "history": {key: [row[key] for row in record.history] for key in keys},
     }
-
-
-def _history_keys(record: Record) -> list[str]:
-    return list(record.history[-1]) if record.history else []
 
 
 def _weight_state(weight: MaskedWeight, record: Record, compact: bool) -> dict[str, Any]:
@@ -45,6 +40,7 @@ def _weight_state(weight: MaskedWeight, record: Record, compact: bool) -> dict[s
         "steps": weight.steps,
         "refreshes": weight.refreshes,
         "is_dense": weight.is_dense,
+        "figures": list(astuple(record.layers.get(weight.name, LayerFigures()))),
         "mask": _packed(pack(weight.mask), sharding),
         "first": _packed(record.first.get(weight.name, pack(weight.mask)), sharding),
         "opening": _packed(record.opening.get(weight.name, pack(weight.mask)), sharding),
@@ -56,19 +52,38 @@ def _weight_state(weight: MaskedWeight, record: Record, compact: bool) -> dict[s
     if weight.average is not None:
         average = weight.average.clone()
         state["average"] = average if sharding is None else sharding.wrap(average)
-    if isinstance(weight.pattern, TransposableNM) and sharding is None:
-        duals = weight.duals or _cold(weight, weight.pattern.block)
-        state["duals"] = {"rows": duals.rows.clone(), "columns": duals.columns.clone()}
+    if isinstance(weight.pattern, TransposableNM):
+        state["duals"] = _duals_state(weight, weight.pattern)
     if weight.extra:
         state["extra"] = {key: tensor.clone() for key, tensor in weight.extra.items()}
     return state
 
 
-def _cold(weight: MaskedWeight, block: int) -> Duals:
-    """Potentials of a cold start: the state's form does not depend on whether masks were solved yet."""
-    batch, rows, columns = as_matrices(weight.mask, weight.layout).shape
-    down, across = -(-rows // block), -(-columns // block)
-    return Duals(torch.zeros(batch, rows, across), torch.zeros(batch, down, columns))
+def _dual_shardings(weight: MaskedWeight, pattern: TransposableNM) -> tuple[Sharding, Sharding] | None:
+    return None if weight.sharding is None else weight.sharding.of_duals(weight.layout, pattern)
+
+
+def _duals_state(weight: MaskedWeight, pattern: TransposableNM) -> dict[str, Tensor]:
+    """Potentials, or zeros (a cold start): the state's form does not depend on what was solved so far."""
+    shardings = _dual_shardings(weight, pattern)
+    duals = weight.duals
+    if duals is None:
+        whole = torch.empty(weight.shape if shardings is None else weight.mask.shape, device="meta")
+        batch, rows, columns = as_matrices(whole, weight.layout).shape
+        down, across = -(-rows // pattern.block), -(-columns // pattern.block)
+        duals = Duals(torch.zeros(batch, rows, across), torch.zeros(batch, down, columns))
+    parts = (duals.rows.clone(), duals.columns.clone())
+    if shardings is not None:
+        parts = (shardings[0].wrap(parts[0]), shardings[1].wrap(parts[1]))
+    return {"rows": parts[0], "columns": parts[1]}
+
+
+def _load_duals(weight: MaskedWeight, state: Mapping[str, Tensor]) -> Duals | None:
+    if not isinstance(weight.pattern, TransposableNM):
+        return None
+    shardings = _dual_shardings(weight, weight.pattern) or (None, None)
+    rows, columns = (_part(state[key], s) for key, s in zip(("rows", "columns"), shardings, strict=True))
+    return Duals(rows.clone(), columns.clone())
 
 
 def _packed(bits: Tensor, sharding: Sharding | None) -> Tensor:
@@ -81,9 +96,8 @@ def load_sparsifier_state(weights: Sequence[MaskedWeight], record: Record, state
     _check(weights, state)
     for weight in weights:
         _load_weight(weight, record, state["weights"][weight.name])
-    record.layers = {name: LayerFigures(*figures) for name, figures in state["layers"].items()}
     columns: Mapping[str, Sequence[float]] = state["history"]
-    rows = zip(*columns.values(), strict=True) if columns else iter(())
+    rows = zip(*columns.values(), strict=True)
     record.history = [dict(zip(columns, row, strict=True)) for row in rows]
 
 
@@ -115,17 +129,17 @@ def _load_weight(weight: MaskedWeight, record: Record, state: Mapping[str, Any])
     if "values" in state:
         weight.hidden.copy_(_expanded(weight, state))
     else:
-        weight.hidden.copy_(_part(state["hidden"], weight))
+        weight.hidden.copy_(_part(state["hidden"], weight.sharding))
     weight.checked = False
     weight.steps, weight.refreshes = int(state["steps"]), int(state["refreshes"])
-    weight.average = _part(state["average"], weight).clone() if "average" in state else None
-    whole = "duals" in state and weight.sharding is None
-    weight.duals = Duals(**{key: t.clone() for key, t in state["duals"].items()}) if whole else None
+    weight.average = _part(state["average"], weight.sharding).clone() if "average" in state else None
+    weight.duals = _load_duals(weight, state["duals"]) if "duals" in state else None
     device = weight.values.device
     weight.extra = {key: tensor.to(device, copy=True) for key, tensor in state.get("extra", {}).items()}
     if weight.refreshes:
         record.first[weight.name] = pack(_mask(weight, state["first"]))
         record.opening[weight.name] = pack(_mask(weight, state["opening"]))
+        record.layers[weight.name] = LayerFigures(*state["figures"])
 
 
 def _expanded(weight: MaskedWeight, state: Mapping[str, Any]) -> Tensor:
@@ -133,25 +147,23 @@ def _expanded(weight: MaskedWeight, state: Mapping[str, Any]) -> Tensor:
     mask = unpack(state["mask"], weight.shape)
     whole = torch.zeros(weight.shape, dtype=state["values"].dtype, device=mask.device)
     whole[mask.logical_not()] = state["values"].to(mask.device)
-    return _part(whole, weight)
+    whole = whole.to(weight.values.device)
+    return _part(whole, weight.sharding)
 
 
 def _mask(weight: MaskedWeight, bits: Tensor) -> Tensor:
     """This process's part of a packed mask, whole or divided."""
     if weight.sharding is not None and hasattr(bits, "placements"):
         return unpack(weight.sharding.unwrap(bits), weight.values.shape)
-    return _part(unpack(_whole(bits), weight.shape).to(weight.values.device), weight)
+    return _part(unpack(_whole(bits), weight.shape).to(weight.values.device), weight.sharding)
 
 
 def _whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def _part(tensor: Tensor, weight: MaskedWeight) -> Tensor:
-    """This process's part of a tensor shaped like the weight."""
-    sharding = weight.sharding
+def _part(tensor: Tensor, sharding: Sharding | None) -> Tensor:
+    """This process's part of a tensor, whole or divided in whatever way."""
     if sharding is None:
         return _whole(tensor)
-    if not hasattr(tensor, "placements"):
-        return sharding.scatter(tensor.to(weight.values.device))
-    return sharding.unwrap(tensor)
+    return sharding.unwrap(tensor) if hasattr(tensor, "placements") else sharding.scatter(tensor)
