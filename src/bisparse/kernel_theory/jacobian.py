@@ -15,7 +15,15 @@ from bisparse.kernel_theory.factors import Dense, Factor, Outer
 from bisparse.kernel_theory.layers import LayerRows, known_layers, layer_rows, true_layers
 from bisparse.kernel_theory.network import Network, Outputs
 
-__all__ = ["DEFAULT_MEMORY", "Jacobian", "Method", "chosen_outputs", "directional", "plan_jacobian"]
+__all__ = [
+    "DEFAULT_MEMORY",
+    "Jacobian",
+    "Method",
+    "chosen_outputs",
+    "column_squares",
+    "directional",
+    "plan_jacobian",
+]
 
 Method: TypeAlias = Literal["auto", "generic"]
 DEFAULT_MEMORY = 2**29
@@ -219,3 +227,16 @@ def directional(network: Network, X: Tensor, direction: dict[str, Tensor]) -> Te
     tangent = {name: network.masked(name, direction[name]) for name in values}
     result: Tensor = jvp(lambda parameters: network(network.inputs(X), parameters), (values,), (tangent,))[1]
     return result.detach()
+
+
+def column_squares(network: Network, X: Tensor, outputs: Outputs, memory: int) -> dict[str, Tensor]:
+    """Parameter name to |J_i|² of its entries, summed over the chosen outputs; the network has no masks.
+
+    All of them together sum to the trace of the gradient kernel.
+    """
+    plan, _ = plan_jacobian(network, X, outputs)
+    total = {name: torch.zeros_like(p) for name, p in network.parameters.items()}
+    for _, part in plan.blocks(network.inputs(X), memory):
+        for name, factor in plan.rows(part).items():
+            total[name] += factor.column_squares().reshape(total[name].shape)
+    return total
