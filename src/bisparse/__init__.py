@@ -30,6 +30,14 @@ if TYPE_CHECKING:
     from bisparse.files.packed.report import PackReport
     from bisparse.files.packed.save import save_packed
     from bisparse.files.pruning import prune_file
+    from bisparse.kernel_theory.callback import SpectrumCallback
+    from bisparse.kernel_theory.features import feature_kernel
+    from bisparse.kernel_theory.gradient_kernel import gradient_kernel
+    from bisparse.kernel_theory.jacobian_scores import jacobian_scores
+    from bisparse.kernel_theory.mask_quality import mask_quality
+    from bisparse.kernel_theory.regression import KernelRegression
+    from bisparse.kernel_theory.report import KernelReport, kernel_report
+    from bisparse.kernel_theory.tracker import SpectrumTracker
     from bisparse.masks.result import Duals, MaskResult
     from bisparse.masks.solve import solve_mask
     from bisparse.masks.verify import Verification, verify_mask
@@ -43,6 +51,8 @@ _HOME = {
     "AccelerateReport": "bisparse.acceleration.report",
     "Accelerated": "bisparse.acceleration.entry",
     "Duals": "bisparse.masks.result",
+    "KernelRegression": "bisparse.kernel_theory.regression",
+    "KernelReport": "bisparse.kernel_theory.report",
     "MaskDiversity": "bisparse.diversity",
     "MaskResult": "bisparse.masks.result",
     "PackReport": "bisparse.files.packed.report",
@@ -50,18 +60,25 @@ _HOME = {
     "PruneReport": "bisparse.compress.report",
     "Pruned": "bisparse.compress.prune",
     "Sparsifier": "bisparse.train.sparsifier",
+    "SpectrumCallback": "bisparse.kernel_theory.callback",
+    "SpectrumTracker": "bisparse.kernel_theory.tracker",
     "TransposableNM": "bisparse.pattern",
     "Unstructured": "bisparse.pattern",
     "Verification": "bisparse.masks.verify",
     "accelerate": "bisparse.acceleration.entry",
     "accelerate_": "bisparse.acceleration.entry",
     "choose_keep": "bisparse.compress.relax",
+    "feature_kernel": "bisparse.kernel_theory.features",
     "fit_nm": "bisparse.compress.fit_nm",
     "fit_nm_": "bisparse.compress.fit_nm",
+    "gradient_kernel": "bisparse.kernel_theory.gradient_kernel",
     "inspect_file": "bisparse.files.inspection",
+    "jacobian_scores": "bisparse.kernel_theory.jacobian_scores",
+    "kernel_report": "bisparse.kernel_theory.report",
     "load_packed": "bisparse.files.packed.load",
     "load_packed_": "bisparse.files.packed.load",
     "mask_diversity": "bisparse.diversity",
+    "mask_quality": "bisparse.kernel_theory.mask_quality",
     "pack_file": "bisparse.files.packed.files",
     "paper_transposable_diversity": "bisparse.diversity",
     "parse_pattern": "bisparse.pattern",
@@ -83,6 +100,8 @@ __all__ = [
     "AccelerateReport",
     "Accelerated",
     "Duals",
+    "KernelRegression",
+    "KernelReport",
     "MaskDiversity",
     "MaskResult",
     "PackReport",
@@ -90,18 +109,25 @@ __all__ = [
     "PruneReport",
     "Pruned",
     "Sparsifier",
+    "SpectrumCallback",
+    "SpectrumTracker",
     "TransposableNM",
     "Unstructured",
     "Verification",
     "accelerate",
     "accelerate_",
     "choose_keep",
+    "feature_kernel",
     "fit_nm",
     "fit_nm_",
+    "gradient_kernel",
     "inspect_file",
+    "jacobian_scores",
+    "kernel_report",
     "load_packed",
     "load_packed_",
     "mask_diversity",
+    "mask_quality",
     "pack_file",
     "paper_transposable_diversity",
     "parse_pattern",
