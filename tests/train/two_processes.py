@@ -20,7 +20,13 @@ from torch.nn.parallel import DistributedDataParallel
 import bisparse as bs
 
 STEPS = 6
-PATTERNS: dict[Any, str] = {"first": "2:4t", "second": "4:8t", "third": "unstructured:0.5", "*": "1:4"}
+PATTERNS: dict[Any, str] = {
+    "first": "2:4t",
+    "second": "4:8t",
+    "third": "unstructured:0.5",
+    "tile": "2:4t",
+    "*": "1:4",
+}
 
 
 class Conv1D(nn.Module):
@@ -43,11 +49,13 @@ class Net(nn.Module):
         torch.manual_seed(seed)
         self.first, self.second, self.third = nn.Linear(8, 16), nn.Linear(16, 12), nn.Linear(12, 20)
         self.fourth, self.conv = Conv1D(), nn.Conv1d(12, 9, 1)
+        self.row, self.tile = nn.Linear(9, 1), nn.Linear(9, 1)  # the second process has no part of these
         self.double()
 
     def forward(self, inputs: Tensor) -> Tensor:
         hidden = self.third(self.second(self.first(inputs).tanh()).tanh()).tanh()
-        return self.conv(self.fourth(hidden).unsqueeze(-1)).squeeze(-1)
+        outputs = self.conv(self.fourth(hidden).unsqueeze(-1)).squeeze(-1)
+        return outputs + self.row(outputs) * self.tile(outputs)
 
 
 def batch(step: int) -> tuple[Tensor, Tensor]:
@@ -154,7 +162,7 @@ def ddp_other_seeds(rank: int, folder: Path) -> dict[str, Any]:
 
 
 def sharded(model: Net) -> Net:
-    for child in (model.first, model.second, model.third, model.fourth, model.conv, model):
+    for child in (model.first, model.second, model.third, model.fourth, model.conv, model.row, model):
         fully_shard(child)
     return model
 
