@@ -25,7 +25,7 @@ def test_it_lowers_the_output_error_on_new_data_and_keeps_the_masks():
     model, fresh = mlp(), torch.cat(data(6))
     error = {}
     for epochs in (0, 10):
-        recipe = (LeastSquares(), Distill(epochs=epochs, rate=3e-3))
+        recipe = (LeastSquares(), Distill(hidden=0.0, epochs=epochs, min_steps=0, rate=3e-3))
         pruned = prune(model, "1:4", calibration=data(), reconstruct=recipe)
         error[epochs] = float((pruned.model(fresh) - model(fresh)).detach().norm())
         zeros = pruned.model[3].weight == 0
@@ -43,7 +43,7 @@ def test_a_result_that_does_not_help_on_held_out_data_is_dropped():
         model,
         "2:4",
         calibration=data(),
-        reconstruct=(LeastSquares(), Distill(epochs=2, rate=1e3)),
+        reconstruct=(LeastSquares(), Distill(epochs=2, min_steps=0, rate=1e3)),
         scores="obs",
     )
     assert not wild.report.notes["distill_kept"]
@@ -54,7 +54,10 @@ def test_half_precision_weights_are_fitted_in_single_precision():
     model = mlp().half()
     calibration = [x.half() for x in data()]
     pruned = prune(
-        model, "2:4", calibration=calibration, reconstruct=(LeastSquares(), Distill(epochs=3, rate=1e-3))
+        model,
+        "2:4",
+        calibration=calibration,
+        reconstruct=(LeastSquares(), Distill(epochs=3, min_steps=0, rate=1e-3)),
     )
     assert pruned.model[3].weight.dtype == torch.float16
     assert pruned.report.notes["distill_kept"]

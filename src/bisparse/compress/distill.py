@@ -1,17 +1,21 @@
-"""Last stage: all kept weights together, fitted to the dense network's outputs."""
+"""Last stage: all kept weights together, fitted to what the dense network computes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from functools import partial
+from itertools import islice
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from bisparse.compress.calibration import Call
+from bisparse.compress.hidden import HiddenStates, hidden_distance, layers_with_weights, run_recorded
 from bisparse.compress.outputs import output_tensor, split_call, valid_outputs
+from bisparse.compress.student import Student
 
 __all__ = ["Distill", "Distilled"]
 
@@ -19,15 +23,16 @@ _Distance: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 def _square(found: Tensor, goal: Tensor) -> Tensor:
-    return (found - goal).square()
+    """|found - goal|² / |goal|², over all outputs."""
+    return (found - goal).square().sum() / goal.square().sum().clamp_min(1e-30)
 
 
 def _divergence(found: Tensor, goal: Tensor) -> Tensor:
-    """KL(goal | found) per sample, from logits."""
+    """Mean KL(goal | found), from logits."""
     terms = nn.functional.kl_div(
         found.log_softmax(-1), goal.log_softmax(-1), reduction="none", log_target=True
     )
-    return terms.sum(-1)
+    return terms.sum(-1).mean()
 
 
 _DISTANCES: dict[str, _Distance] = {"mse": _square, "kl": _divergence}
@@ -45,21 +50,25 @@ class Distilled:
 
 @dataclass(frozen=True, slots=True)
 class Distill:
-    """Minimise the mean of |pruned(x) - dense(x)|² over calibration inputs x, masks fixed, no labels, by
-    Adam.
+    """Minimise the distance of the pruned network's outputs and hidden states from the dense network's, masks
+    fixed, no labels, by Adam.
 
     Layer-wise methods leave the errors of different layers to add up; this stage lets them cancel. Pruned
-    weights, biases and norm parameters move; batch-norm statistics and dropout stay as in evaluation. Inputs
-    of floating point are mixed in pairs (mixup), whose dense outputs are computed anew, so that a few hundred
-    samples do not get learnt by heart. A share of the calibration data is held out: the result is kept only
-    where it lowers their loss. Cost about ``4 * epochs`` forward passes. Source: Hinton et al. 2015; mixup:
-    Zhang et al., ICLR 2018.
+    weights, biases and norm parameters move; batch-norm statistics and dropout stay as in evaluation. Hidden
+    states are the inputs of all layers with weights: a few hundred samples say little about a network through
+    its outputs, and much through what every layer receives. Inputs of floating point are mixed in pairs
+    (mixup), whose dense outputs are computed anew, so that the samples do not get learnt by heart. A share of
+    the calibration data is held out: the result is kept only where it lowers the distance of their outputs.
+    Cost about 4 forward passes per epoch. Source: Hinton et al. 2015; hidden states: Romero et al.,
+    "FitNets", ICLR 2015; mixup: Zhang et al., ICLR 2018.
 
     Attributes:
-        loss: ``"mse"``, squared distance of the outputs; ``"kl"``, Kullback-Leibler divergence of their
-            softmax over the last axis; ``"auto"``: ``"kl"`` where the inputs are token ids (language models),
-            else ``"mse"``, which does not fade where a classifier is sure of its training images.
+        loss: of the outputs: ``"mse"``, relative squared distance; ``"kl"``, Kullback-Leibler divergence of
+            their softmax over the last axis; ``"auto"``: ``"kl"`` where the inputs are token ids (language
+            models), else ``"mse"``, which does not fade where a classifier is sure of its training images.
+        hidden: weight of the mean relative squared distance of the hidden states; 0 = outputs alone.
         epochs: passes over the calibration data; 0 switches the stage off.
+        min_steps: steps of Adam at least; small calibration sets are passed more often.
         rate: Adam's first learning rate, falling to zero as a half cosine.
         batch: samples per step (calibration batches are split, never joined).
         mixup: largest share of the second input of a pair; 0 = inputs as they are.
@@ -67,8 +76,10 @@ class Distill:
     """
 
     loss: str = "auto"
-    epochs: int = 10
-    rate: float = 1e-3
+    hidden: float = 40.0
+    epochs: int = 12
+    min_steps: int = 300
+    rate: float = 2e-3
     batch: int = 32
     mixup: float = 0.5
     held_out: float = 0.1
@@ -99,32 +110,42 @@ class Distill:
         count = max(1, round(self.held_out * len(pieces)))
         test = [pieces[i] for i in order[:count]]
         train = [pieces[i] for i in order[count:]] or test
-        student = _Student(model, values, masks)
-        distance = self._distance(pieces)
-        before = _loss(student, model, test, distance)
-        self._fit(student, model, train, generator)
-        after = _loss(student, model, test, distance)
+        student, distance = Student(model, values, masks), self._distance(pieces)
+        goals = [_outputs(call, call.run(model)) for call in test]
+        before = _loss(student, test, goals, distance)
+        self._fit(student, model, train, distance, generator)
+        after = _loss(student, test, goals, distance)
         kept = after < before
         return Distilled(student.values() if kept else dict(values), before, after, kept)
 
     def _fit(
-        self, student: _Student, model: nn.Module, pieces: Sequence[Call], generator: torch.Generator
+        self,
+        student: Student,
+        model: nn.Module,
+        pieces: Sequence[Call],
+        distance: _Distance,
+        generator: torch.Generator,
     ) -> None:
-        distance = self._distance(pieces)
+        layers = layers_with_weights(model) if self.hidden else []
         optimizer = torch.optim.Adam(student.parameters(), lr=self.rate)
-        total = self.epochs * len(pieces)
-        for step, call in enumerate(_epochs(pieces, self.epochs, generator)):
+        total = max(self.epochs * len(pieces), self.min_steps)
+        for step, piece in enumerate(islice(_shuffled(pieces, generator), total)):
             for group in optimizer.param_groups:
                 group["lr"] = self.rate * 0.5 * (1 + math.cos(math.pi * step / total))
-            call = _mixed(call, self.mixup, generator)
+            call = _mixed(piece, self.mixup, generator)
             with torch.no_grad():
-                goal = valid_outputs(output_tensor(call.run(model)), call.valid)
+                goal = run_recorded(layers, partial(call.run, model))
             with torch.enable_grad():
-                found = valid_outputs(output_tensor(student.run(call)), call.valid)
-                loss = distance(found.float(), goal.float()).mean()
+                found = run_recorded(layers, partial(student.run, call))
+                loss = distance(_outputs(call, found[0]), _outputs(call, goal[0]))
+                loss = loss + self._hidden_loss(found[1], goal[1], call)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+
+    def _hidden_loss(self, found: HiddenStates, goal: HiddenStates, call: Call) -> Tensor | float:
+        distance = hidden_distance(found, goal, call.valid)
+        return 0.0 if distance is None else self.hidden * distance
 
     def _distance(self, pieces: Sequence[Call]) -> _Distance:
         if self.loss not in ("auto", *_DISTANCES):
@@ -137,45 +158,9 @@ class Distill:
         return _DISTANCES["mse" if first is None or first.is_floating_point() else "kl"]
 
 
-class _Student:
-    """The pruned network as a function of its trainable values; the model itself keeps the dense ones."""
-
-    def __init__(
-        self, model: nn.Module, values: Mapping[Tensor, Tensor], masks: Mapping[Tensor, Tensor]
-    ) -> None:
-        self._model = model
-        self._masks = dict(masks)
-        self._names: dict[str, Tensor] = dict(model.named_parameters()) | dict(model.named_buffers())
-        self._fixed = {t: v for t, v in values.items() if not isinstance(t, nn.Parameter)}
-        moving: dict[Tensor, Tensor] = {t: v for t, v in values.items() if isinstance(t, nn.Parameter)}
-        for parameter in model.parameters():
-            if parameter.dim() == 1 and parameter.is_floating_point():
-                moving.setdefault(parameter, parameter.data)
-        # Trained in float32 whatever the model's dtype: updates of 1e-4 vanish in bfloat16.
-        self._masters = {t: v.detach().float().clone().requires_grad_(True) for t, v in moving.items()}
-
-    def parameters(self) -> list[Tensor]:
-        return list(self._masters.values())
-
-    def _value(self, tensor: Tensor) -> Tensor:
-        master = self._masters[tensor]
-        mask = self._masks.get(tensor)
-        return (master if mask is None else master * mask).to(tensor.dtype)
-
-    def run(self, call: Call) -> Any:
-        worn = {
-            name: self._value(t) if t in self._masters else self._fixed[t]
-            for name, t in self._names.items()
-            if t in self._masters or t in self._fixed
-        }
-        return torch.func.functional_call(self._model, worn, call.args, dict(call.kwargs))
-
-    def values(self) -> dict[Tensor, Tensor]:
-        return self._fixed | {tensor: self._value(tensor).detach() for tensor in self._masters}
-
-
-def _epochs(pieces: Sequence[Call], epochs: int, generator: torch.Generator) -> Iterator[Call]:
-    for _ in range(epochs):
+def _shuffled(pieces: Sequence[Call], generator: torch.Generator) -> Iterator[Call]:
+    """All pieces in random order, again and again."""
+    while True:
         for index in torch.randperm(len(pieces), generator=generator).tolist():
             yield pieces[index]
 
@@ -192,13 +177,17 @@ def _mixed(call: Call, share: float, generator: torch.Generator) -> Call:
     return Call((inputs.lerp(other, weight.to(inputs)),), call.kwargs, call.valid)
 
 
+def _outputs(call: Call, output: object) -> Tensor:
+    """Outputs of real tokens, in float32 or better."""
+    found = valid_outputs(output_tensor(output), call.valid)
+    return found.to(torch.promote_types(found.dtype, torch.float32))
+
+
 @torch.no_grad()
-def _loss(student: _Student, model: nn.Module, calls: Sequence[Call], distance: _Distance) -> float:
+def _loss(student: Student, calls: Sequence[Call], goals: Sequence[Tensor], distance: _Distance) -> float:
     """Mean distance over all samples."""
     total, count = 0.0, 0
-    for call in calls:
-        found = valid_outputs(output_tensor(student.run(call)), call.valid)
-        goal = valid_outputs(output_tensor(call.run(model)), call.valid)
-        distances = distance(found.double(), goal.double())
-        total, count = total + float(distances.sum()), count + distances.numel()
+    for call, goal in zip(calls, goals, strict=True):
+        total += len(goal) * float(distance(_outputs(call, student.run(call)), goal))
+        count += len(goal)
     return total / max(count, 1)
