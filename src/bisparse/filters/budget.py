@@ -1,0 +1,87 @@
+"""How much of a network may remain, and the smallest change that gets it there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+__all__ = ["Budget", "Resource", "level_for", "parse_budget"]
+
+Resource: TypeAlias = Literal["params", "flops", "latency"]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A share of the original network that may remain.
+
+    Attributes:
+        resource: ``"params"``, ``"flops"`` (multiply-adds) or ``"latency"`` (measured).
+        keep: the share, between 0 and 1.
+    """
+
+    resource: Resource
+    keep: float
+
+    def __post_init__(self) -> None:
+        if self.resource not in get_args(Resource):
+            raise ValueError(f"budget of {self.resource!r}: choose one of {', '.join(get_args(Resource))}")
+        if not 0 < self.keep <= 1:
+            raise ValueError(f"budget {self.keep}: the share that remains lies between 0 and 1")
+
+    def __str__(self) -> str:
+        return f"{self.resource}:{self.keep:g}"
+
+
+def parse_budget(text: str | Budget) -> Budget:
+    """``"params:0.6"``: at most 60% of the parameters remain; likewise ``"flops:0.5"`` and ``"latency:0.5"``.
+
+    Raises:
+        ValueError: not of that form.
+    """
+    if isinstance(text, Budget):
+        return text
+    name, _, share = text.partition(":")
+    try:
+        keep = float(share)
+    except ValueError:
+        raise ValueError(f"budget {text!r}: write RESOURCE:SHARE, for example params:0.6 keeps 60%") from None
+    return Budget(name.strip(), keep)  # type: ignore[arg-type]
+
+
+def level_for(
+    widths: Callable[[float], Sequence[int]],
+    cost: Callable[[Sequence[int]], float],
+    limit: float,
+    bounds: tuple[float, float],
+    *,
+    steps: int = 60,
+) -> float:
+    """The lowest level at which the cost is within the limit, by bisection.
+
+    Args:
+        widths: widths at a level; they fall with it.
+        cost: of widths.
+        limit: what it may be.
+        bounds: a level that removes nothing, and one that removes all that can be removed.
+        steps: halvings.
+
+    Raises:
+        ValueError: even the highest level costs more; says what is the least that can be had.
+    """
+    low, high = bounds
+    if cost(widths(low)) <= limit:
+        return low
+    least = cost(widths(high))
+    if least > limit:
+        raise ValueError(
+            f"the budget cannot be met: with one unit left of everything that may be removed, the cost is {least:.4g}, "
+            f"above {limit:.4g}; ask for a larger share, or protect fewer layers"
+        )
+    for _ in range(steps):
+        middle = (low + high) / 2
+        if cost(widths(middle)) <= limit:
+            high = middle
+        else:
+            low = middle
+    return high

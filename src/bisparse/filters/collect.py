@@ -1,0 +1,178 @@
+"""Sensitivities of all layers, gathered while calibration samples run through the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bisparse.compress.calibration import Call, evaluation_state
+from bisparse.filters.indices import Ids
+from bisparse.filters.sensitivity import KernelReduction, channel_sensitivity
+from bisparse.filters.trace import Trace
+from bisparse.filters.walk import Product
+
+__all__ = ["LayerShares", "collect_shares", "layer_inputs", "layer_weight"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerShares:
+    """Sensitivities of the units that one layer reads.
+
+    Attributes:
+        units: their numbers.
+        first: (units,) sensitivity over the samples that decide.
+        second: (units,) over samples set apart; zeros where there are none.
+    """
+
+    units: Ids
+    first: Tensor
+    second: Tensor
+
+    @property
+    def kappa(self) -> float:
+        """By how much shares of the samples set apart exceed the sensitivities; at least 1, infinite where a channel
+        that was silent spoke.
+        """
+        ratio = torch.where(self.second > 0, self.second / self.first, 0.0)
+        return max(1.0, float(ratio.max())) if len(ratio) else 1.0
+
+
+def layer_weight(module: nn.Module, weight: Tensor) -> Tensor:
+    """(O, C, K) view of a weight: outputs, inputs per group, kernel positions."""
+    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        return weight.flatten(2)
+    return (weight if isinstance(module, nn.Linear) else weight.t()).unsqueeze(2)
+
+
+def layer_inputs(module: nn.Module, inputs: Tensor) -> Tensor:
+    """(C, K, P): what every weight is multiplied with, at the positions of all samples."""
+    if not isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        return inputs.reshape(-1, inputs.shape[-1]).t().unsqueeze(1)
+    spatial = len(module.kernel_size)
+    inputs = inputs if inputs.dim() == spatial + 2 else inputs.unsqueeze(0)
+    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    windows = F.pad(inputs, module._reversed_padding_repeated_twice, mode=mode)
+    for axis, (size, step, gap) in enumerate(
+        zip(module.kernel_size, module.stride, module.dilation, strict=True)
+    ):
+        windows = windows.unfold(2 + axis, (size - 1) * gap + 1, step)[..., ::gap]
+    # (N, C, *positions, *kernel) -> (C, kernel, N * positions)
+    order = (1, *range(2 + spatial, 2 + 2 * spatial), 0, *range(2, 2 + spatial))
+    kernel = int(np.prod(module.kernel_size))
+    return windows.permute(order).reshape(windows.shape[1], kernel, -1)
+
+
+class _Layer:
+    """Running maxima of one product."""
+
+    def __init__(self, module: nn.Module, weight: Tensor, product: Product, units: Ids) -> None:
+        self.module, self.weight, self.groups = (
+            module,
+            layer_weight(module, weight.detach()).float(),
+            product.groups,
+        )
+        per_channel = units[product.inputs]
+        self.units, inverse = np.unique(per_channel, return_inverse=True)
+        order, counts = np.argsort(inverse, kind="stable"), np.bincount(inverse)
+        slots = np.full((len(self.units), counts.max()), -1)
+        for place, piece in enumerate(np.split(order, np.cumsum(counts)[:-1])):
+            slots[place, : len(piece)] = piece
+        self.slots = torch.from_numpy(slots)  # (units, channels of the largest), -1: none
+        self.called = False
+        self.shares = [torch.zeros(len(self.units)), torch.zeros(len(self.units))]
+
+    def add(self, inputs: Tensor, part: int, reduction: KernelReduction) -> None:
+        """Take up the inputs of one call."""
+        self.called = True
+        windows = layer_inputs(self.module, inputs.detach()).float()
+        outputs, channels = len(self.weight) // self.groups, self.weight.shape[1]
+        for group in range(self.groups):
+            weight = self._by_unit(self.weight[group * outputs : (group + 1) * outputs], 1)
+            own = self._by_unit(windows[group * channels : (group + 1) * channels], 0)
+            found = channel_sensitivity(weight, own, reduction).cpu()
+            self.shares[part] = torch.maximum(self.shares[part], found)
+
+    def _by_unit(self, tensor: Tensor, axis: int) -> Tensor:
+        """Channels and kernel positions of a unit side by side; missing slots are zero."""
+        if self.slots.shape[1] == 1:
+            return tensor.index_select(axis, self.slots[:, 0].to(tensor.device))
+        slots = self.slots.to(tensor.device)
+        picked = tensor.index_select(axis, slots.clamp(min=0).flatten())
+        picked = picked.unflatten(axis, tuple(slots.shape))  # channels -> units, slots
+        shape = [1] * picked.dim()
+        shape[axis], shape[axis + 1] = slots.shape
+        return (picked * (slots >= 0).view(shape)).flatten(axis + 1, axis + 2)
+
+
+def collect_shares(
+    model: nn.Module,
+    trace: Trace,
+    parts: Sequence[Iterable[Call]],
+    *,
+    reduction: KernelReduction = "sum",
+) -> Mapping[Product, LayerShares]:
+    """Run calibration samples, and keep the largest share of every unit in every layer that reads it.
+
+    Args:
+        model: runs in evaluation mode, on its device.
+        trace: of this model.
+        parts: one or two sequences of calls: those that decide, and those that check them.
+        reduction: over kernel positions.
+
+    Returns:
+        For every product that reads units which may be removed and whose module is called. Memory: running
+        maxima, and one batch's windows.
+
+    Raises:
+        ValueError: activations that are not finite.
+    """
+    layers = _layers(model, trace)
+    part = 0
+
+    def watch(layer: _Layer, name: str) -> object:
+        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            if not bool(args[0].isfinite().all()):
+                raise ValueError(
+                    f"the inputs of {name} are not finite: check the calibration data and the weights"
+                )
+            layer.add(args[0], part, reduction)
+
+        return hook
+
+    handles = [
+        layer.module.register_forward_pre_hook(watch(layer, product.weight))  # type: ignore[arg-type]
+        for product, layer in layers.items()
+    ]
+    try:
+        with evaluation_state(model):
+            for part, calls in enumerate(parts):  # noqa: B007
+                for call in calls:
+                    call.run(model)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {
+        product: LayerShares(layer.units, *layer.shares) for product, layer in layers.items() if layer.called
+    }
+
+
+def _layers(model: nn.Module, trace: Trace) -> dict[Product, _Layer]:
+    found: dict[Product, _Layer] = {}
+    seen: set[str] = set()
+    for product in trace.products:
+        removable = any(unit not in trace.frozen for unit in trace.units[product.inputs].tolist())
+        if product.depthwise or not removable or product.weight in seen:
+            continue
+        seen.add(product.weight)
+        path, _, leaf = product.weight.rpartition(".")
+        module = model.get_submodule(path)
+        known = isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)) or hasattr(module, "nf")
+        if leaf != "weight" or not known:
+            continue
+        found[product] = _Layer(module, model.get_parameter(product.weight), product, trace.units)
+    return found

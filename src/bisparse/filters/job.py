@@ -1,0 +1,282 @@
+"""One removal of filters, step by step: trace, score, allocate, check, install."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from bisparse.compress.calibration import Call
+from bisparse.filters.baselines import norm_scores, random_scores, taylor_scores
+from bisparse.filters.bound import provable_error, top_error
+from bisparse.filters.budget import Budget, level_for
+from bisparse.filters.cost import costs_of
+from bisparse.filters.families import Family, find_families, frozen_layers
+from bisparse.filters.latency import measure_latency
+from bisparse.filters.options import FilterOptions
+from bisparse.filters.plan import FilterPlan, apply_plan, apply_plan_
+from bisparse.filters.removal import make_plan, scale_inputs_
+from bisparse.filters.report import FamilyReport, FilterReport, Totals
+from bisparse.filters.samples import few
+from bisparse.filters.scored import Sensitivities, family_outputs, scored, sensitivities
+from bisparse.filters.trace import trace
+from bisparse.filters.verify import removal_error
+from bisparse.filters.widths import Choice, Scored, choose, widths_at
+from bisparse.weights import Selectors, matches
+from bisparse.weights.select import as_selectors, check_names
+
+__all__ = ["FilterJob"]
+
+_LOG = logging.getLogger(__name__)
+_ROUNDING = 1e-3  # of float32 networks; wrong surgery changes outputs by their own size
+_LATENCY_STEPS = 8
+
+
+class FilterJob:
+    """The state of one call of ``prune_filters_``; the model is touched by :meth:`install` alone.
+
+    Args:
+        model: to prune.
+        calls: calibration data.
+        options: validated.
+        targets: see :func:`bisparse.prune_filters_`.
+        ignore: likewise.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        calls: Sequence[Call],
+        options: FilterOptions,
+        targets: Selectors | None,
+        ignore: Selectors | None,
+    ) -> None:
+        self.model, self.calls, self.options = model, calls, options
+        self.sample = few(calls, 2)
+        self.trace = trace(model, self.sample, _protected(model, targets, ignore))
+        self.left_out = frozen_layers(self.trace)
+        self.families = self._that_work(find_families(self.trace))
+        self.sensitivities: Sensitivities | None = None
+        self.scored: list[Scored] = []
+        self.kappas: list[float] = []
+        self.choices: list[Choice] = []
+        self.level = 0.0
+
+    def _that_work(self, families: list[Family]) -> list[Family]:
+        """Leave out families whose channels the code divides in a way that fails when one of them goes."""
+        divided = np.unique(np.concatenate([self.trace.units[s.ids] for s in self.trace.splits] or [[]]))
+        doubtful = [family for family in families if np.isin(family.units, divided).any() and len(family) > 1]
+        if not doubtful or self._works(doubtful):
+            return families
+        failing = [family for family in doubtful if not self._works([family])]
+        for family in failing:
+            self.left_out[family.name] = "its code divides these channels by fixed numbers"
+        return [family for family in families if family not in failing]
+
+    def _works(self, families: Sequence[Family]) -> bool:
+        """Whether the network computes the same with one unit of each family removed as with that unit at zero."""
+        plan = make_plan(self.model, self.trace, [int(family.units[0]) for family in families])
+        try:
+            return removal_error(self.model, plan, self.sample) < _ROUNDING
+        except Exception as error:  # whatever a user's code raises when a size has changed
+            _LOG.info("a smaller network does not run: %s", error)
+            return False
+
+    def score(self, batches: Any, loss: Callable[[nn.Module, Any], Tensor] | None) -> None:
+        """Find what every unit is worth."""
+        values: list[npt.NDArray[np.float64]]
+        match self.options.scores:
+            case "pfp":
+                values = self._sensitivities()
+            case "l1" | "l2":
+                values = norm_scores(self.model, self.trace, self.families, int(self.options.scores[1]))
+            case "random":
+                values = random_scores(self.families, self.options.seed)
+            case "taylor":
+                assert loss is not None
+                values = taylor_scores(self.model, self.trace, self.families, batches, loss)
+        if not self.families:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in list(self.left_out.items())[:6])
+            raise ValueError(f"no filter can be removed ({reasons or 'the model has no layers'})")
+        self.scored = scored(self.families, values)
+
+    def _sensitivities(self) -> list[npt.NDArray[np.float64]]:
+        found = sensitivities(
+            self.model,
+            self.trace,
+            self.calls,
+            samples=self.options.samples,
+            reduction=self.options.kernel_reduction,
+        )
+        for family in self.families:
+            if not found.knows(family):
+                self.left_out[family.name] = "no layer that reads it was seen to run"
+        self.families = [family for family in self.families if found.knows(family)]
+        self.sensitivities = found
+        pairs = [found.of(family) for family in self.families]
+        self.kappas = [kappa for _, kappa in pairs]
+        return [values for values, _ in pairs]
+
+    def widths(self, level: float) -> list[int]:
+        """Units that stay in every family at a level."""
+        return widths_at(
+            self.scored,
+            self.options.allocated,
+            level,
+            delta=self.options.delta,
+            multiple=self.options.multiple,
+        )
+
+    def allocate(self, budget: Budget) -> None:
+        """Find the level that meets the budget, and choose the units that stay."""
+        costs = costs_of(self.model, self.trace, self.families)
+        bounds = (-80.0, 80.0) if self.options.allocated == "eps" else (0.0, 1.0)
+        full = [len(family) for family in self.families]
+        if budget.resource == "latency":
+            self.level = level_for(self.widths, self._latency, budget.keep, bounds, steps=_LATENCY_STEPS)
+        else:
+            cost = costs.parameters if budget.resource == "params" else costs.operations
+            self.level = level_for(self.widths, cost, budget.keep * cost(full), bounds)
+        self.choices = self._choose(self.widths(self.level))
+
+    def _choose(self, widths: Sequence[int]) -> list[Choice]:
+        generator = np.random.default_rng(self.options.seed)
+        rescale = self.options.rescale and self.options.scores == "pfp"
+        return [
+            choose(family, width, self.options.selection, rescale=rescale, generator=generator)
+            for family, width in zip(self.scored, widths, strict=True)
+        ]
+
+    def _latency(self, widths: Sequence[int]) -> float:
+        """Time of the network of these widths as a share of the original's."""
+        plan = self._plan(self._choose(widths))
+        pair = {"before": self.model, "after": apply_plan(self.model, plan)}
+        times = measure_latency(pair, self.calls[0], repeats=5, seconds=3.0)
+        return times["after"] / times["before"]
+
+    def _plan(self, choices: Sequence[Choice]) -> FilterPlan:
+        removed = [
+            int(unit)
+            for family, choice in zip(self.families, choices, strict=True)
+            for unit in family.units[~choice.kept]
+        ]
+        return make_plan(self.model, self.trace, removed)
+
+    def install(self, budget: Budget, *, latency: bool, seconds: float) -> FilterReport:
+        """Check the smaller network on a copy, then change the model; returns the report.
+
+        Raises:
+            ValueError: the smaller network does not run, or computes something else.
+        """
+        plan = self._plan(self.choices)
+        scales = self._scales()
+        trial = copy.deepcopy(self.model)
+        scale_inputs_(trial, self.trace, scales)
+        try:
+            deviation = removal_error(trial, plan, self.sample)
+        except Exception as error:
+            raise ValueError(
+                f"the code of {type(self.model).__name__} works at its original size only: {error}; take sizes from "
+                "tensors (flatten(1), -1) instead of numbers, or name the layer in ignore="
+            ) from error
+        if not deviation < _ROUNDING:
+            raise ValueError(
+                f"the smaller network differs from the masked one by {deviation:.2g}: its code uses a size that is "
+                "not visible in its tensors; name the layers in ignore="
+            )
+        times = self._times(trial, plan) if latency else {}
+        costs = costs_of(self.model, self.trace, self.families)
+        before, after = ([len(family) for family in self.families], [int(c.kept.sum()) for c in self.choices])
+        totals = [
+            Totals(costs.parameters(widths), costs.operations(widths), times.get(name))
+            for name, widths in (("before", before), ("after", after))
+        ]
+        scale_inputs_(self.model, self.trace, scales)
+        apply_plan_(self.model, plan)
+        settings = {"budget": str(budget), **self.options.as_settings()}
+        notes = self._notes()
+        return FilterReport(
+            settings,
+            tuple(self._family_reports()),
+            self.left_out,
+            *totals,
+            math.exp(self.level) if self.options.allocated == "eps" else self.level,
+            deviation,
+            plan,
+            seconds,
+            notes,
+        )
+
+    def _times(self, trial: nn.Module, plan: FilterPlan) -> dict[str, float]:
+        return measure_latency({"before": self.model, "after": apply_plan(trial, plan)}, self.calls[0])
+
+    def _scales(self) -> dict[int, float]:
+        return {
+            int(unit): float(scale)
+            for family, choice in zip(self.families, self.choices, strict=True)
+            for unit, scale in zip(family.units, choice.scales, strict=True)
+            if scale != 1.0
+        }
+
+    def _notes(self) -> dict[str, Any]:
+        if self.sensitivities is None:
+            return {}
+        return {"samples": self.sensitivities.samples, "samples_set_apart": self.sensitivities.checked}
+
+    def _family_reports(self) -> list[FamilyReport]:
+        reports = []
+        for number, (family, choice) in enumerate(zip(self.families, self.choices, strict=True)):
+            readers = tuple(dict.fromkeys(product.weight.rpartition(".")[0] for product in family.read))
+            kept = int(choice.kept.sum())
+            proof: dict[str, Any] = {}
+            if self.sensitivities is not None:
+                proof = self._proof(self.scored[number], choice, self.kappas[number], family_outputs(family))
+            reports.append(FamilyReport(family.name, readers, len(family), kept, **proof))
+        return reports
+
+    def _proof(self, values: Scored, choice: Choice, kappa: float, outputs: float) -> dict[str, Any]:
+        """What is guaranteed about the outputs of the layers that read a family."""
+        total, kept = values.total, choice.kept
+        if kept.all():
+            eps = 0.0
+        elif choice.sampled:
+            sampled = total * choice.sampled
+            eps = provable_error(
+                choice.draws, sampled, delta=self.options.delta, outputs=outputs, kappa=kappa
+            )
+        else:
+            scale = float(choice.scales[kept].max(initial=1.0))
+            eps = top_error(float(values.scores[~kept].sum()), scale, kappa)
+        return {
+            "total": total,
+            "draws": choice.draws,
+            "kappa": kappa,
+            "eps": eps,
+            "vacuous": eps >= 1 or bool(kept.all()),
+            "kept_share": float(values.probabilities[kept].sum()),
+        }
+
+
+def _protected(model: nn.Module, targets: Selectors | None, ignore: Selectors | None) -> dict[str, str]:
+    """Weights whose outputs stay as the user says, with the reason."""
+    modules = dict(model.named_modules())
+    owners: dict[str, nn.Module | None] = {
+        name: modules[name.rpartition(".")[0]] for name, p in model.named_parameters() if p.dim() > 1
+    }
+    wanted = None if targets is None else as_selectors(targets)
+    unwanted = () if ignore is None else as_selectors(ignore)
+    check_names(wanted or (), owners, "targets")
+    check_names(unwanted, owners, "ignore")
+    reasons: dict[str, str] = {}
+    for name, owner in owners.items():
+        if any(matches(selector, name, owner) for selector in unwanted):
+            reasons[name] = "in ignore"
+        elif wanted is not None and not any(matches(selector, name, owner) for selector in wanted):
+            reasons[name] = "not in targets"
+    return reasons

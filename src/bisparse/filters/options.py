@@ -1,0 +1,63 @@
+"""Everything that may be chosen about a removal of filters."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
+
+from bisparse.filters.baselines import FilterScores
+from bisparse.filters.sensitivity import KernelReduction
+from bisparse.filters.widths import Allocation, Selection
+
+__all__ = ["FilterOptions"]
+
+
+@dataclass(frozen=True, slots=True)
+class FilterOptions:
+    """Validated options; see :func:`bisparse.prune_filters_` for their meaning."""
+
+    scores: FilterScores = "pfp"
+    selection: Selection = "top"
+    allocation: Allocation | None = None
+    kernel_reduction: KernelReduction = "sum"
+    rescale: bool = True
+    samples: int | None = None
+    multiple: int = 1
+    delta: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        choices: dict[str, Any] = {
+            "scores": FilterScores,
+            "selection": Selection,
+            "kernel_reduction": KernelReduction,
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in get_args(allowed):
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r}: choose one of {', '.join(get_args(allowed))}"
+                )
+        if self.allocation is not None and self.allocation not in get_args(Allocation):
+            raise ValueError(
+                f"allocation={self.allocation!r}: choose one of {', '.join(get_args(Allocation))}"
+            )
+        if self.allocation == "eps" and self.scores != "pfp":
+            raise ValueError(
+                f"allocation='eps' needs sensitivities: scores={self.scores!r} are none; use 'uniform'"
+            )
+        if self.multiple < 1 or (self.samples is not None and self.samples < 2):
+            raise ValueError(
+                f"multiple={self.multiple} must be at least 1, samples={self.samples} at least 2"
+            )
+        if not 0 < self.delta < 1:
+            raise ValueError(f"delta={self.delta}: a probability of failure lies strictly between 0 and 1")
+
+    @property
+    def allocated(self) -> Allocation:
+        """How widths are found: by one eps for sensitivities, one ranking for Taylor, else uniformly."""
+        default: Allocation = {"pfp": "eps", "taylor": "global"}.get(self.scores, "uniform")  # type: ignore[assignment]
+        return self.allocation or default
+
+    def as_settings(self) -> dict[str, Any]:
+        """For the report."""
+        return asdict(self) | {"allocation": self.allocated}

@@ -1,0 +1,157 @@
+"""What is kept of every tensor: a small record that turns the large model into the small one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["FilterPlan", "apply_plan", "apply_plan_", "load_plan", "save_plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class FilterPlan:
+    """A removal of filters.
+
+    Attributes:
+        kept: name of a parameter or buffer to dimension to the indices that are kept there, ascending.
+        attributes: name of a module to its integer attributes that change with them (heads, padded channels).
+    """
+
+    kept: Mapping[str, Mapping[int, tuple[int, ...]]] = field(default_factory=dict)
+    attributes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        kept = {name: {str(d): list(ids) for d, ids in dims.items()} for name, dims in self.kept.items()}
+        return {"kept": kept, "attributes": {name: dict(values) for name, values in self.attributes.items()}}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> FilterPlan:
+        """The inverse of :meth:`to_dict`."""
+        kept = {
+            name: {int(d): tuple(ids) for d, ids in dims.items()} for name, dims in content["kept"].items()
+        }
+        return cls(kept, {name: dict(values) for name, values in content["attributes"].items()})
+
+
+def save_plan(plan: FilterPlan, path: str | Path) -> Path:
+    """Write a plan as JSON."""
+    path = Path(path)
+    path.write_text(json.dumps(plan.to_dict()) + "\n", encoding="utf-8")
+    return path
+
+
+def load_plan(path: str | Path) -> FilterPlan:
+    """Read a plan.
+
+    Raises:
+        ValueError: the file is no plan.
+    """
+    try:
+        return FilterPlan.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is no filter plan: {error}") from None
+
+
+@torch.no_grad()
+def apply_plan_(model: nn.Module, plan: FilterPlan) -> nn.Module:
+    """Make the tensors of a freshly built model as small as the plan says; then the small checkpoint fits::
+
+        model = apply_plan_(build(), load_plan("small.plan.json"))
+        model.load_state_dict(torch.load("small.pt"))
+
+    Parameters are replaced, so an optimizer must be made afterwards. Tied parameters stay tied.
+
+    Args:
+        model: of the class and sizes that the plan was made for.
+        plan: what to keep.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: a tensor is missing or smaller than the plan says; the model is unchanged then.
+    """
+    _check(model, plan)
+    made: dict[int, Tensor] = {}
+    touched: set[str] = set()
+    for name, dims in plan.kept.items():
+        path, _, leaf = name.rpartition(".")
+        module = model.get_submodule(path)
+        old: Tensor = getattr(module, leaf)
+        if id(old) not in made:
+            made[id(old)] = _sliced(old, dims)
+        if isinstance(old, nn.Parameter):
+            module._parameters[leaf] = made[id(old)]  # type: ignore[assignment]
+        else:
+            module._buffers[leaf] = made[id(old)]
+        touched.add(path)
+    for path in touched:
+        _resize(model.get_submodule(path))
+    for path, values in plan.attributes.items():
+        for attribute, value in values.items():
+            setattr(model.get_submodule(path), attribute, value)
+    return model
+
+
+def apply_plan(model: nn.Module, plan: FilterPlan) -> nn.Module:
+    """Like :func:`apply_plan_`, on a copy."""
+    import copy
+
+    return apply_plan_(copy.deepcopy(model), plan)
+
+
+def _check(model: nn.Module, plan: FilterPlan) -> None:
+    tensors = {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+    for name, dims in plan.kept.items():
+        if name not in tensors:
+            raise ValueError(
+                f"the plan names {name}, which the model lacks: apply it to the model it was made for"
+            )
+        shape = tuple(tensors[name].shape)
+        for dim, ids in dims.items():
+            if dim >= len(shape) or (ids and max(ids) >= shape[dim]):
+                raise ValueError(
+                    f"{name} of shape {shape} is smaller than the plan says (was the plan applied already?)"
+                )
+
+
+def _sliced(tensor: Tensor, dims: Mapping[int, tuple[int, ...]]) -> Tensor:
+    value = tensor.detach()
+    for dim, ids in dims.items():
+        value = value.index_select(dim, torch.tensor(ids, device=value.device))
+    value = value.clone()
+    return nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
+
+
+def _resize(module: nn.Module) -> None:
+    """Set the sizes that a module knows about itself to those of its tensors."""
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor):
+        return
+    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        groups = module.groups
+        depthwise = weight.shape[1] == 1 and groups > 1
+        if depthwise:
+            multiplier = module.out_channels // groups
+            module.groups = weight.shape[0] // multiplier
+        module.out_channels, module.in_channels = weight.shape[0], weight.shape[1] * module.groups
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = weight.shape
+    elif isinstance(module, nn.modules.batchnorm._NormBase):
+        module.num_features = len(weight)
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = len(weight)
+    elif isinstance(module, nn.Embedding):
+        module.num_embeddings, module.embedding_dim = weight.shape
+    elif hasattr(module, "nf"):
+        vars(module).update(nx=weight.shape[0], nf=weight.shape[1])
