@@ -16,7 +16,7 @@ from bisparse.acceleration.observe import observe, runner, undisturbed
 from bisparse.acceleration.report import AccelerateReport
 from bisparse.acceleration.timing import Cold
 from bisparse.acceleration.whole import Swap, compare_whole, swap_all
-from bisparse.bench.machine import describe_machine
+from bisparse.bench.machine import busy_note, describe_machine
 from bisparse.nn.find_pattern import find_pattern
 from bisparse.pattern import NM
 from bisparse.weights import Weight, as_matrices, find_weights
@@ -117,7 +117,7 @@ def accelerate_(
         sparse_bytes=sum(_bytes(swap.sparse) for swap in swaps),
         rolled_back=rolled_back,
         machine=f"{describe_machine()}, {torch.get_num_threads()} threads",
-        notes=tuple(notes),
+        notes=tuple(filter(None, [*notes, busy_note()])),
     )
     if show:
         print(report)

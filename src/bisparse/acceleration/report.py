@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bisparse.bench.documents import plain_number
 from bisparse.report import Column, Table, counted, format_bytes, render, to_plain
 
 __all__ = ["AccelerateReport", "LayerTiming"]
@@ -47,6 +48,12 @@ class LayerTiming:
     sparse_us: float | None
     choice: str
     reason: str
+
+
+def _plain(row: LayerTiming) -> dict[str, str | None]:
+    """Times without exponents."""
+    times = {"dense_us": row.dense_us, "sparse_us": row.sparse_us}
+    return {key: None if value is None else plain_number(value) for key, value in times.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +109,7 @@ class AccelerateReport:
 
     def to_table(self) -> Table:
         """One line per layer and number of tokens, with totals and notes."""
-        rows = [to_plain(row) | {"shape": row.shape} for row in self.layers]
+        rows = [to_plain(row) | {"shape": row.shape} | _plain(row) for row in self.layers]
         count = len({row.name for row in self.layers})
         notes = [
             f"{len(self.swapped)} of {counted(count, 'masked layer', 'masked layers')} swapped; {self.machine}"

@@ -4,15 +4,16 @@ of need.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 __all__ = ["KEY", "PATTERNS", "RESNETS", "Case", "cases"]
 
 PATTERNS = ("4:8t", "2:4t", "2:4", "4:8", "8:16t", "2:8t")
 SCORES = ("magnitude", "wanda", "obs", "ria")
-SCORED = ("none", "bias", "least_squares", "adaprune")
+SCORED = ("least_squares", "none", "bias", "adaprune")
 RESNETS = ("resnet20", "resnet32")
+_SCORED = tuple((scores, reconstruct) for reconstruct in SCORED for scores in SCORES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,30 +46,30 @@ class Case:
 KEY = tuple(Case.__dataclass_fields__)
 
 
-def cases() -> Iterator[Case]:
-    """All of them."""
-    for model in ("resnet20", "resnet32", "llama"):
-        yield Case(model, "dense", reconstruct="dense")
-    for reconstruct in ("auto", "alps"):
-        for pattern in PATTERNS[:2]:
-            yield from (Case(model, pattern, reconstruct=reconstruct) for model in RESNETS)
-    for pattern in PATTERNS:
-        yield from _methods("llama", pattern, full=True)
-    for pattern in PATTERNS:
-        yield from _methods("resnet20", pattern, full=pattern in PATTERNS[:2])
-    yield from _unstructured("llama")
-    yield from _unstructured("resnet20")
+def cases() -> list[Case]:
+    """All of them, each once, in order of need."""
+    return list(dict.fromkeys(_wanted()))
+
+
+def _wanted() -> Iterator[Case]:
+    first, rest = PATTERNS[:2], PATTERNS[2:]
+    yield from (Case(model, "dense", reconstruct="dense") for model in (*RESNETS, "llama"))
+    yield from (Case(model, pattern) for pattern in first for model in (*RESNETS, "llama"))
+    yield from (Case(model, pattern, reconstruct="alps") for pattern in first for model in RESNETS)
+    for model in ("resnet20", "llama"):
+        yield from _methods(model, first)
     yield from _samples_and_seeds()
-    for pattern in PATTERNS:
-        yield from _methods("resnet32", pattern, full=False)
+    for model in ("llama", "resnet20"):
+        yield from _unstructured(model)
+        yield from _methods(model, rest)
+    yield from (Case("resnet32", pattern) for pattern in rest)
+    yield from _methods("resnet32", PATTERNS)
 
 
-def _methods(model: str, pattern: str, *, full: bool) -> Iterator[Case]:
-    yield Case(model, pattern)
-    yield from (Case(model, pattern, reconstruct=name) for name in ("alps", "sparsegpt"))
-    scored = [(s, r) for r in SCORED for s in SCORES] if full else []
-    scored = scored or [("magnitude", "none"), ("magnitude", "least_squares"), ("obs", "least_squares")]
-    yield from (Case(model, pattern, scores, reconstruct) for scores, reconstruct in scored)
+def _methods(model: str, patterns: Sequence[str]) -> Iterator[Case]:
+    """Every scores x reconstruction, the most telling ones first."""
+    for method in (("auto", "auto"), ("auto", "alps"), ("auto", "sparsegpt"), *_SCORED):
+        yield from (Case(model, pattern, *method) for pattern in patterns)
 
 
 def _unstructured(model: str) -> Iterator[Case]:
@@ -79,10 +80,8 @@ def _unstructured(model: str) -> Iterator[Case]:
 
 
 def _samples_and_seeds() -> Iterator[Case]:
-    for samples in (64, 256, 1024, 2048):
-        for reconstruct in ("alps", "auto"):
-            yield Case("resnet20", "4:8t", reconstruct=reconstruct, samples=samples)
+    for samples in (64, 256, 2048):
+        yield from (Case("resnet20", "4:8t", reconstruct=r, samples=samples) for r in ("auto", "alps"))
     for seed in (1, 2):
-        for pattern in PATTERNS[:2]:
-            yield from (Case(model, pattern, seed=seed) for model in RESNETS)
-    yield from (Case("llama", "4:8t", samples=samples) for samples in (8, 16, 32, 64))
+        yield from (Case(model, pattern, seed=seed) for pattern in PATTERNS[:2] for model in RESNETS)
+    yield from (Case("llama", "4:8t", samples=samples) for samples in (8, 16, 32))

@@ -10,6 +10,8 @@ from bisparse.bench.ledger import Row
 
 __all__ = ["compress_tables"]
 
+_AUTO = ("alps", "auto")
+
 
 def _value(rows: Sequence[Row], case: Case, column: str = "measure") -> float | None:
     wanted = case.row()
@@ -107,18 +109,13 @@ def _unstructured(rows: Sequence[Row], model: str, digits: int) -> str:
     return markdown_table(head, lines)
 
 
-def _samples(rows: Sequence[Row]) -> str:
-    lines = [
-        [
-            str(count),
-            *(
-                _cell(_value(rows, Case("resnet20", "4:8t", reconstruct=r, samples=count)))
-                for r in ("alps", "auto")
-            ),
-        ]
-        for count in (64, 256, 1024, 2048)
-    ]
-    return markdown_table(["images", "alps", "alps + distill (default)"], lines)
+def _samples(rows: Sequence[Row], model: str, counts: Sequence[int], usual: int, digits: int) -> str:
+    """One line per number of samples; 0 stands for the usual number of the model's protocol."""
+    lines = []
+    for count in counts:
+        cases = (Case(model, "4:8t", reconstruct=r, samples=0 if count == usual else count) for r in _AUTO)
+        lines.append([str(count), *(_cell(_value(rows, case), digits) for case in cases)])
+    return markdown_table(["samples", "alps", "alps + distill (default)"], lines)
 
 
 def compress_tables(rows: Sequence[Row]) -> dict[str, str]:
@@ -131,6 +128,7 @@ def compress_tables(rows: Sequence[Row]) -> dict[str, str]:
         "compress_llama": _grid(rows, "llama", 3),
         "compress_fit_resnet20": _unstructured(rows, "resnet20", 2),
         "compress_fit_llama": _unstructured(rows, "llama", 3),
-        "compress_samples": _samples(rows),
+        "compress_samples": _samples(rows, "resnet20", (64, 256, 1024, 2048), 1024, 2),
+        "compress_samples_llama": _samples(rows, "llama", (8, 16, 32, 74), 74, 3),
         "compress_machine": "\n".join(machines) + "\n",
     }

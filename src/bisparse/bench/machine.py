@@ -6,7 +6,7 @@ import os
 import platform
 from pathlib import Path
 
-__all__ = ["describe_machine"]
+__all__ = ["busy_note", "describe_machine"]
 
 
 def describe_machine() -> str:
@@ -15,6 +15,18 @@ def describe_machine() -> str:
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return f"{_processor()}, {cores} cores, torch {torch.__version__}"
+
+
+def busy_note() -> str:
+    """A warning where other processes compete for the cores, so that times cannot be trusted; else ``""``."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        load = os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return ""
+    if load < 1.5 * cores:
+        return ""
+    return f"the machine is busy (load {load:.1f} on {cores} cores): repeat this when it is not, times are unreliable"
 
 
 def _processor() -> str:

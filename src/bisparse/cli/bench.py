@@ -13,6 +13,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from bisparse.cli.bench_products import inference, training
+
 if TYPE_CHECKING:
     from bisparse.bench import Row
 
@@ -24,6 +26,10 @@ CASE = ("size", "data", "dtype", "start", "threads")
 bench = typer.Typer(
     name="bench", help="Measure this machine: times, ratios and proofs.", no_args_is_help=True
 )
+
+
+bench.command("inference")(inference)
+bench.command("training")(training)
 
 
 @bench.callback()
