@@ -182,7 +182,7 @@ def not_a_number() -> None:
         (lambda: Sparsifier("2:4t", hysteresis=-1.0), "hysteresis=-1"),
         (lambda: Sparsifier("2:4t", average=1.0), "average=1.0"),
         (lambda: Sparsifier("2:4x").prepare(network()), "cannot read the pattern"),
-        (lambda: Sparsifier("1:4", ignore=[]).prepare(Experts()), "not known which axis"),
+        (lambda: Sparsifier("1:4", ignore=[]).prepare(Experts()), "must know which axis"),
         (lambda: Sparsifier("2:4t", targets=["nothing"]).prepare(network()), "matches no weight"),
         (lambda: Sparsifier("2:4t", ignore=[]).prepare(embedding()), "sparse=False"),
         (lambda: sparsifier().attach(None), "prepare"),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from torch import nn
 
@@ -15,15 +14,10 @@ from bisparse.compress.calibration import Calibration
 from bisparse.compress.job import Job, Options
 from bisparse.compress.recipe import Reconstruct, resolve_recipe
 from bisparse.compress.report import PruneReport
-from bisparse.pattern import Pattern, parse_pattern
 from bisparse.scores import Scores
-from bisparse.weights import Layout, Selector, Selectors, Weight, WeightSelection, find_weights, matches
+from bisparse.weights import Layout, PatternChoice, Selectors, assign_patterns
 
-__all__ = ["PatternChoice", "Pruned", "chosen_weights", "prune", "prune_"]
-
-_LOG = logging.getLogger(__name__)
-
-PatternChoice: TypeAlias = "str | Pattern | Mapping[Selector, str | Pattern]"
+__all__ = ["PatternChoice", "Pruned", "prune", "prune_"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,44 +26,6 @@ class Pruned:
 
     model: nn.Module
     report: PruneReport
-
-
-def _assigned(pattern: PatternChoice, weights: WeightSelection) -> tuple[dict[str, Pattern], dict[str, str]]:
-    """Pattern by weight name, and the reason for every weight that gets none."""
-    left_out = {item.name: item.reason for item in weights.left_out}
-    if not isinstance(pattern, Mapping):
-        parsed = parse_pattern(pattern)
-        return {weight.name: parsed for weight in weights}, left_out
-    choices = [(selector, parse_pattern(value)) for selector, value in pattern.items()]
-    assigned: dict[str, Pattern] = {}
-    for weight in weights:
-        found = next((p for s, p in choices if matches(s, weight.name, weight.module)), None)
-        if found is None:
-            left_out[weight.name] = "no pattern of the mapping matches it"
-        else:
-            assigned[weight.name] = found
-    return assigned, left_out
-
-
-def chosen_weights(
-    model: nn.Module,
-    pattern: PatternChoice,
-    targets: Selectors | None,
-    ignore: Selectors | None,
-    layouts: Mapping[str, Layout] | None,
-) -> tuple[list[Weight], dict[str, Pattern], dict[str, str]]:
-    """Weights to prune, their patterns, and the reasons for the others."""
-    selection = find_weights(model, targets, ignore, layouts=layouts)
-    patterns, left_out = _assigned(pattern, selection)
-    weights = [weight for weight in selection if weight.name in patterns]
-    if not weights:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:8])
-        raise ValueError(f"no weight to prune ({reasons or 'the model has none'}); see targets= and ignore=")
-    for weight in weights:
-        _LOG.info("%s: %s (%s)", weight.name, patterns[weight.name], weight.reason)
-    for name, reason in left_out.items():
-        _LOG.info("%s: left out, %s", name, reason)
-    return weights, patterns, left_out
 
 
 def prune_(
@@ -133,7 +89,7 @@ def prune_(
         ValueError: no matching weight, a layer that calibration never reaches, NaN activations, unknown
             names, or options that contradict each other. Whatever is raised, the model is as it was before.
     """
-    weights, patterns, left_out = chosen_weights(model, pattern, targets, ignore, layouts)
+    weights, patterns, left_out = assign_patterns(model, pattern, targets, ignore, layouts)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     recipe = resolve_recipe(
         scores, reconstruct, has_data=calibration is not None, parameters=parameters, damping=damping

@@ -73,8 +73,8 @@ def assign_patterns(
     for weight in weights:
         if isinstance(patterns[weight.name], NM) and not weight.layout.oriented:
             raise ValueError(
-                f"{weight.name}: it is not known which axis of {tuple(weight.parameter.shape)} is the input, so "
-                f"{patterns[weight.name]} along the input is undefined; use a transposable pattern or pass layouts="
+                f"{weight.name}: {patterns[weight.name]} must know which axis of {tuple(weight.parameter.shape)} is "
+                f"the input; pass layouts={{{weight.name!r}: ...}} or use the transposable {patterns[weight.name]}t"
             )
         _LOG.info("%s: %s (%s)", weight.name, patterns[weight.name], weight.reason)
     for name, reason in left_out.items():

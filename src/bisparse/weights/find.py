@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from bisparse.weights.kinds import module_layouts, unsupported_reason
 from bisparse.weights.layout import Layout
-from bisparse.weights.select import Selector, Selectors, as_selectors, check_names, matches
+from bisparse.weights.select import Selector, Selectors, as_selectors, check_names, is_block_weight, matches
 
 __all__ = ["LeftOut", "Weight", "WeightSelection", "find_weights"]
 
@@ -96,17 +95,8 @@ def _candidates(model: nn.Module, layouts: Mapping[str, Layout]) -> Iterator[_Ca
             yield _Candidate(name, module_name, parameter_name, module, parameter, layout)
 
 
-def _is_block_weight(candidate: _Candidate, candidates: list[_Candidate]) -> bool:
-    """Whether this is one of several equal weights of repeated blocks (``layers.5.linear2``), hence no
-    classifier.
-    """
-    path, _, leaf = candidate.module_name.rpartition(".")
-    shape = candidate.parameter.shape
-    twin = re.compile(re.sub(r"\d+", r"\\d+", re.escape(path)) + r"\." + re.escape(leaf))
-    return bool(re.search(r"\d", path)) and any(
-        other is not candidate and twin.fullmatch(other.module_name) and other.parameter.shape == shape
-        for other in candidates
-    )
+def _shape(candidate: _Candidate) -> tuple[int, ...]:
+    return () if is_lazy(candidate.parameter) else tuple(candidate.parameter.shape)
 
 
 def _protected(model: nn.Module, candidates: list[_Candidate]) -> dict[int, str]:
@@ -124,7 +114,7 @@ def _protected(model: nn.Module, candidates: list[_Candidate]) -> dict[int, str]
             reasons.setdefault(id(parameter), "output embedding")
         return reasons
     linears = [c for c in candidates if isinstance(c.module, nn.Linear)]
-    if linears and not _is_block_weight(linears[-1], linears):
+    if linears and not is_block_weight(linears[-1].name, {c.name: _shape(c) for c in linears}):
         reasons.setdefault(id(linears[-1].parameter), "last classifier")
     elif not linears and len(convs) > 1 and "classifier" in convs[-1].module_name:
         reasons.setdefault(id(convs[-1].parameter), "last classifier")
@@ -183,8 +173,7 @@ def find_weights(
             owner = (first.name, first.module_name, first.parameter_name, first.module, first.parameter)
             chosen.append(Weight(*owner, first.layout, why, aliases))
         else:
-            shape = () if is_lazy(first.parameter) else tuple(first.parameter.shape)
-            left_out.extend(LeftOut(c.name, shape, reason or "unknown") for c in group)
+            left_out.extend(LeftOut(c.name, _shape(first), reason or "unknown") for c in group)
     return WeightSelection(tuple(chosen), tuple(left_out))
 
 

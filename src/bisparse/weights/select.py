@@ -15,6 +15,7 @@ __all__ = [
     "Selectors",
     "as_selectors",
     "check_names",
+    "is_block_weight",
     "matches",
     "protected_names",
     "select_names",
@@ -80,12 +81,29 @@ def check_names(selectors: Sequence[Selector], names: Mapping[str, nn.Module | N
         raise ValueError(f"{argument}={selector!r} matches no weight{hint}")
 
 
+def is_block_weight(name: str, shapes: Mapping[str, Sequence[int]]) -> bool:
+    """Whether a weight is one of several equal ones of repeated blocks (``layers.5.linear2.weight``), hence no
+    classifier.
+
+    Args:
+        name: of the weight.
+        shapes: of all weights by name.
+    """
+    path, _, leaf = name.rpartition(".")[0].rpartition(".")
+    twin = re.compile(re.sub(r"\d+", r"\\d+", re.escape(path)) + r"\." + re.escape(leaf) + r"\.\w+")
+    return bool(re.search(r"\d", path)) and any(
+        other != name and twin.fullmatch(other) and tuple(shape) == tuple(shapes[name])
+        for other, shape in shapes.items()
+    )
+
+
 def protected_names(shapes: Mapping[str, Sequence[int]]) -> dict[str, str]:
     """What ``ignore=None`` protects, judged by names and shapes alone (for files without code).
 
     The first convolution is the first weight of four or more dimensions that reads an image (3 channels, else
     1 or 2, else any); the classifier is the last matrix under a customary name (``lm_head``, ``classifier``,
-    ``fc``, ...), else the last matrix of all; embeddings are known by name. Order is that of the mapping.
+    ``fc``, ...), else the last matrix of all unless that is one of several equal weights of repeated blocks;
+    embeddings are known by name. Order is that of the mapping.
 
     Returns:
         Weight name to the reason for protecting it.
@@ -101,8 +119,9 @@ def protected_names(shapes: Mapping[str, Sequence[int]]) -> dict[str, str]:
         reasons.setdefault(first, "first convolution")
     matrices = [name for name, shape in shapes.items() if len(shape) == 2 and name not in reasons]
     named = [name for name in matrices if _HEADS & set(name.lower().split(".")[:2])]
-    if named or matrices:
-        reasons.setdefault((named or matrices)[-1], "last classifier or output embedding")
+    last = (named or matrices)[-1:]
+    if last and not is_block_weight(last[0], shapes):
+        reasons.setdefault(last[0], "last classifier or output embedding")
     return reasons
 
 
