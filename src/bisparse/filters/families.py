@@ -41,8 +41,8 @@ def find_families(trace: Trace) -> list[Family]:
             if axis is not None:
                 _note(places, trace.units[axis], f"{name}/{number}")
     for padding in trace.paddings:
-        for side, ids in (("front", padding.front), ("back", padding.back)):
-            _note(places, trace.units[ids], f"{padding.module}/{side}")
+        for ids in (padding.front, padding.back):
+            _note(places, trace.units[ids], f"{padding.module}/padding")
     groups: dict[tuple[str, ...], list[int]] = {}
     for unit, found in places.items():
         if unit not in trace.frozen:

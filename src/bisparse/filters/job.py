@@ -21,6 +21,7 @@ from bisparse.filters.families import Family, find_families, frozen_layers
 from bisparse.filters.latency import measure_latency
 from bisparse.filters.options import FilterOptions
 from bisparse.filters.plan import FilterPlan, apply_plan, apply_plan_
+from bisparse.filters.refit import refit_
 from bisparse.filters.removal import make_plan, scale_inputs_
 from bisparse.filters.report import FamilyReport, FilterReport, Totals
 from bisparse.filters.samples import few
@@ -147,7 +148,7 @@ class FilterJob:
 
     def _choose(self, widths: Sequence[int]) -> list[Choice]:
         generator = np.random.default_rng(self.options.seed)
-        rescale = self.options.rescale and self.options.scores == "pfp"
+        rescale = self.options.reconstruct == "rescale" and self.options.scores == "pfp"
         return [
             choose(family, width, self.options.selection, rescale=rescale, generator=generator)
             for family, width in zip(self.scored, widths, strict=True)
@@ -175,9 +176,7 @@ class FilterJob:
             ValueError: the smaller network does not run, or computes something else.
         """
         plan = self._plan(self.choices)
-        scales = self._scales()
-        trial = copy.deepcopy(self.model)
-        scale_inputs_(trial, self.trace, scales)
+        trial = self._compensated(plan)
         try:
             deviation = removal_error(trial, plan, self.sample)
         except Exception as error:
@@ -197,7 +196,7 @@ class FilterJob:
             Totals(costs.parameters(widths), costs.operations(widths), times.get(name))
             for name, widths in (("before", before), ("after", after))
         ]
-        scale_inputs_(self.model, self.trace, scales)
+        self.model.load_state_dict(trial.state_dict())
         apply_plan_(self.model, plan)
         settings = {"budget": str(budget), **self.options.as_settings()}
         notes = self._notes()
@@ -212,6 +211,16 @@ class FilterJob:
             seconds,
             notes,
         )
+
+    def _compensated(self, plan: FilterPlan) -> nn.Module:
+        """A copy at full size whose layers make up for what the plan removes."""
+        trial = copy.deepcopy(self.model)
+        if self.options.reconstruct in ("rescale", "none"):
+            scale_inputs_(trial, self.trace, self._scales())
+        else:
+            method = self.options.reconstruct
+            refit_(trial, self.trace, plan, self.calls, method, seed=self.options.seed)
+        return trial
 
     def _times(self, trial: nn.Module, plan: FilterPlan) -> dict[str, float]:
         return measure_latency({"before": self.model, "after": apply_plan(trial, plan)}, self.calls[0])

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from bisparse.filters.baselines import FilterScores
 from bisparse.filters.sensitivity import KernelReduction
 from bisparse.filters.widths import Allocation, Selection
 
-__all__ = ["FilterOptions"]
+__all__ = ["FilterOptions", "Reconstruct"]
+
+Reconstruct: TypeAlias = Literal[
+    "rescale", "none", "bias", "least_squares", "bias+distill", "least_squares+distill"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +24,7 @@ class FilterOptions:
     selection: Selection = "top"
     allocation: Allocation | None = None
     kernel_reduction: KernelReduction = "sum"
-    rescale: bool = True
+    reconstruct: Reconstruct = "rescale"
     samples: int | None = None
     multiple: int = 1
     delta: float = 0.1
@@ -31,6 +35,7 @@ class FilterOptions:
             "scores": FilterScores,
             "selection": Selection,
             "kernel_reduction": KernelReduction,
+            "reconstruct": Reconstruct,
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in get_args(allowed):
@@ -45,6 +50,8 @@ class FilterOptions:
             raise ValueError(
                 f"allocation='eps' needs sensitivities: scores={self.scores!r} are none; use 'uniform'"
             )
+        if self.selection != "top" and self.reconstruct not in ("rescale", "none"):
+            raise ValueError(f"selection={self.selection!r} reweights by itself: leave out reconstruct=")
         if self.multiple < 1 or (self.samples is not None and self.samples < 2):
             raise ValueError(
                 f"multiple={self.multiple} must be at least 1, samples={self.samples} at least 2"

@@ -69,7 +69,10 @@ def prune_filters_(
             - ``allocation``: ``"eps"`` (one error for all layers; default for ``pfp``), ``"uniform"`` (the same share
               of every layer), ``"global"`` (one ranking of all units);
             - ``kernel_reduction``: ``"sum"`` over kernel positions, or ``"max"`` as in the published code;
-            - ``rescale``: with ``pfp`` and ``"top"``, make up for what is missing by a factor on what is kept;
+            - ``reconstruct``: how the layers behind make up for what is missing: ``"rescale"``, with ``pfp`` and
+              ``"top"`` by one factor for each family; ``"none"``; or fitted to the calibration data by the machinery of
+              :func:`bisparse.prune_`: ``"least_squares"``, ``"bias"``, each with ``"+distill"`` if wanted. The
+              guarantee holds for the first two;
             - ``samples``: that decide; default: the paper's formula, at most half of the calibration data;
             - ``multiple``: round widths up to a multiple, e.g. of the tile of an N:M pattern that follows;
             - ``delta``: probability of failure in the guarantee; ``seed``: of random choices.

@@ -15,10 +15,25 @@ __all__ = ["CifarResNet", "pretrained_resnet", "resnet_cifar"]
 _CHECKPOINTS = {20: "resnet20-12fca82f.th", 32: "resnet32-d509ac18.th"}
 
 
-class _Block(nn.Module):
-    """Two 3x3 convolutions around a parameter-free shortcut (option A: stride by slicing, new channels
-    zero).
+class _Shortcut(nn.Module):
+    """Without parameters (option A of the paper): stride by slicing, new channels zero.
+
+    The numbers of new channels are attributes, so that they can change when filters are removed.
     """
+
+    def __init__(self, new_channels: int, stride: int) -> None:
+        super().__init__()
+        self.channels_front = self.channels_back = new_channels // 2
+        self._stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, in, h, w) -> (n, in + new, h / stride, w / stride)."""
+        sampled = x[:, :, :: self._stride, :: self._stride]
+        return F.pad(sampled, (0, 0, 0, 0, self.channels_front, self.channels_back))
+
+
+class _Block(nn.Module):
+    """Two 3x3 convolutions around a shortcut."""
 
     def __init__(self, width_in: int, width: int, stride: int) -> None:
         super().__init__()
@@ -26,17 +41,14 @@ class _Block(nn.Module):
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self._stride = stride
-        self._new_channels = width - width_in
+        same = width == width_in
+        self.shortcut = nn.Identity() if same else _Shortcut(width - width_in, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, in, h, w) -> (n, width, h / stride, w / stride)."""
         out = F.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
-        if self._new_channels:
-            side = self._new_channels // 2
-            x = F.pad(x[:, :, :: self._stride, :: self._stride], (0, 0, 0, 0, side, side))
-        return F.relu(out + x)
+        return F.relu(out + self.shortcut(x))
 
 
 class CifarResNet(nn.Module):
