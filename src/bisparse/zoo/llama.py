@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from bisparse.zoo.folder import data_file
 
-__all__ = ["Llama", "LlamaConfig", "pretrained_llama"]
+__all__ = ["Llama", "LlamaConfig", "pretrained_llama", "rotate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +29,17 @@ class LlamaConfig:
     rope_theta: float = 10000.0
 
 
-def _rotate(x: Tensor, angles: Tensor) -> Tensor:
+def rotate(x: Tensor, angles: Tensor) -> Tensor:
     """Rotate neighbouring pairs of (B, T, heads, head_dim) by (T, head_dim / 2) angles."""
     even, odd = x[..., 0::2], x[..., 1::2]
     cos, sin = angles.cos()[:, None], angles.sin()[:, None]
-    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2)
+    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2).type_as(x)
 
 
 class _Attention(nn.Module):
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        self.head_dim = config.dim // config.n_heads
+        self.head_dim, self.kv_heads = config.dim // config.n_heads, config.n_kv_heads
         self.wq = nn.Linear(config.dim, config.n_heads * self.head_dim, bias=False)
         self.wk = nn.Linear(config.dim, config.n_kv_heads * self.head_dim, bias=False)
         self.wv = nn.Linear(config.dim, config.n_kv_heads * self.head_dim, bias=False)
@@ -50,7 +50,7 @@ class _Attention(nn.Module):
         query, key, value = (
             part.unflatten(-1, (-1, self.head_dim)) for part in (self.wq(x), self.wk(x), self.wv(x))
         )
-        query, key = _rotate(query, angles), _rotate(key, angles)
+        query, key = rotate(query, angles), rotate(key, angles)
         query, key, value = (part.transpose(1, 2) for part in (query, key, value))  # (B, heads, T, head_dim)
         mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
         out: Tensor = self.wo(mixed.transpose(1, 2).flatten(2))
@@ -95,15 +95,18 @@ class Llama(nn.Module):
         self.norm = nn.RMSNorm(config.dim, config.norm_eps)
         self._head_dim, self._theta = config.dim // config.n_heads, config.rope_theta
 
+    def angles(self, positions: Tensor) -> Tensor:
+        """(T,) positions -> (T, head_dim / 2) angles by which their queries and keys are rotated."""
+        pairs = torch.arange(0, self._head_dim, 2, device=positions.device) / self._head_dim
+        return positions[:, None] * self._theta ** -pairs.float()
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """(B, T) token ids -> (B, T, vocabulary) logits.
 
         Padding must follow the text: causal attention then never looks at it, and ``attention_mask`` only
         tells calibration which tokens are real.
         """
-        pairs = torch.arange(0, self._head_dim, 2, device=input_ids.device) / self._head_dim
-        positions = torch.arange(input_ids.shape[1], device=input_ids.device)
-        angles = positions[:, None] * self._theta ** -pairs.float()
+        angles = self.angles(torch.arange(input_ids.shape[1], device=input_ids.device))
         x = self.tok_embeddings(input_ids)
         for layer in self.layers:
             x = layer(x, angles)
