@@ -100,6 +100,23 @@ def test_the_order_of_loading_does_not_matter() -> None:
     assert same(through.train(4).state(), resumed.train(4).state())
 
 
+@pytest.mark.parametrize(("pattern", "options"), CASES)
+def test_a_model_that_was_loaded_before_prepare(pattern: str, options: dict[str, Any]) -> None:
+    """As frameworks do it: they load their checkpoint, then a callback prepares the model and loads its own."""
+    through = Run(pattern, **options).train(7)
+    state = copy.deepcopy(through.state())
+    resumed = Run(pattern, **options)
+    resumed.model.load_state_dict(network().state_dict())
+    resumed.model.load_state_dict(state["model"])
+    resumed.optimizer = torch.optim.AdamW(resumed.model.parameters(), lr=0.02)
+    resumed.sparse = bs.Sparsifier(pattern, **{"update_every": 2, "ignore": [], "window": 2} | options)
+    resumed.sparse.prepare(resumed.model, resumed.optimizer).load_state_dict(state["sparsifier"])
+    resumed.optimizer.load_state_dict(state["optimizer"])
+    resumed.done = state["done"]
+    assert same(through.state(), resumed.state())
+    assert same(through.train(4).state(), resumed.train(4).state())
+
+
 def test_masks_are_bits_and_only_dropped_values_are_stored() -> None:
     entry = Run().sparse.state_dict()["weights"]["0.weight"]
     assert entry["mask"].shape == (8, 1)

@@ -128,6 +128,8 @@ class Sparsifier:
         self._refresh(weights, None)
         self._weights, self._model = tuple(weights), model
         self._hide(weights)
+        for weight in weights:
+            weight.version = weight.values._version
         return self if optimizer is None else self.attach(optimizer)
 
     @torch.no_grad()
@@ -206,10 +208,17 @@ class Sparsifier:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state; load the model's and the optimizer's too, in any order.
 
+        The model may have been loaded before ``prepare``, too: what ``prepare`` dropped from it comes back first.
+
         Raises:
             ValueError: the state belongs to other weights, shapes or patterns. Nothing is changed then.
         """
-        load_sparsifier_state(self._weights, self._record, state)
+        untouched = [w for w in self._weights if not w.is_dense and w.values._version == w.version]
+        load_sparsifier_state(self._weights, self._record, state, lambda: self.rule.reveal_(untouched))
+        if self.rule.hides_all:  # what the forward pass sees follows from W alone
+            masked = [weight for weight in self._weights if not weight.is_dense]
+            self.rule.reveal_(masked)
+            self.rule.hide_(masked)
 
     def metrics(self) -> dict[str, Any]:
         """What the last refresh changed, in total and by layer, and what refreshes cost; see docs/train.md."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple
 from typing import Any
 
@@ -91,9 +91,12 @@ def _packed(bits: Tensor, sharding: Sharding | None) -> Tensor:
     return bits if sharding is None else sharding.wrap_rows(bits)
 
 
-def load_sparsifier_state(weights: Sequence[MaskedWeight], record: Record, state: Mapping[str, Any]) -> None:
-    """See :meth:`bisparse.Sparsifier.load_state_dict`."""
+def load_sparsifier_state(
+    weights: Sequence[MaskedWeight], record: Record, state: Mapping[str, Any], before: Callable[[], None]
+) -> None:
+    """See :meth:`bisparse.Sparsifier.load_state_dict`; ``before`` runs once the state is known to fit."""
     _check(weights, state)
+    before()
     for weight in weights:
         _load_weight(weight, record, state["weights"][weight.name])
     columns: Mapping[str, Sequence[float]] = state["history"]
