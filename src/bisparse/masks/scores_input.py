@@ -27,11 +27,12 @@ _NATIVE = {
 }
 
 
-def as_scores(scores: Scores) -> Tensor:
+def as_scores(scores: Scores, *, stay: bool = False) -> Tensor:
     """View scores as a CPU tensor (batch, rows, columns) of a dtype that the native core reads.
 
-    Nothing is copied, whatever the strides, unless the tensor lives on another device, its dtype is not native
-    (float8 becomes float32, unsigned 16 to 64 bits become wider types) or its leading dimensions do not merge.
+    Nothing is copied, whatever the strides, unless the tensor lives on another device (which ``stay`` lets it),
+    its dtype is not native (float8 becomes float32, unsigned 16 to 64 bits become wider types) or its leading
+    dimensions do not merge.
 
     Raises:
         TypeError: neither a tensor nor an array, or complex, quantised, sparse or meta.
@@ -43,7 +44,8 @@ def as_scores(scores: Scores) -> Tensor:
             f"scores have shape {tuple(tensor.shape)}: a mask needs at least two dimensions (..., rows, columns); "
             "rows are output features, columns input features; reshape the scores"
         )
-    return _native(tensor.detach()).unsqueeze(0).flatten(0, -3)
+    tensor = tensor.detach() if stay else tensor.detach().cpu()
+    return _native(tensor).unsqueeze(0).flatten(0, -3)
 
 
 def first_invalid(scores: Tensor, *, signed: bool) -> str:
@@ -88,7 +90,6 @@ def _from_numpy(array: npt.NDArray[np.generic]) -> Tensor:
 
 
 def _native(tensor: Tensor) -> Tensor:
-    tensor = tensor.cpu()
     if tensor.dtype in _NATIVE:
         return tensor
     if tensor.dtype == torch.bool:

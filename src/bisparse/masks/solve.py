@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bisparse.masks.exact import ExactAnswer, solve_exact
 from bisparse.masks.result import Duals, MaskResult
+from bisparse.masks.route import on_device
 from bisparse.masks.scores_input import Scores, as_scores, first_invalid
 from bisparse.pattern import Pattern, TransposableNM, parse_pattern
 
@@ -60,7 +61,8 @@ def solve_mask(
 
     Returns:
         MaskResult; ``result.gap`` is the proven optimality gap (exact: at most 1e-7, typically 0). The mask is a
-        boolean tensor on the scores' device. Scores on another device than the CPU are solved on the CPU.
+        boolean tensor on the scores' device. Exact masks of CUDA scores (float16 to float32, with Triton) are solved
+        there, see ``bisparse.masks.triton_exact``; all others on the CPU.
 
     Raises:
         TypeError: scores that are no dense real tensor or array.
@@ -75,18 +77,11 @@ def solve_mask(
     pattern = parse_pattern(pattern)
     _check_method(method, pattern, warm_start, return_duals)
     shape = tuple(scores.shape) if hasattr(scores, "shape") else ()
-    matrices = as_scores(scores)
+    matrices = as_scores(scores, stay=method == "exact" and on_device(scores))
     threads = _thread_count(threads)
     if method == "exact":
         warm = _warm_columns(warm_start, matrices, pattern)
-        answer = solve_exact(
-            matrices,
-            pattern,
-            threads=threads,
-            magnitude=magnitude,
-            warm_columns=warm,
-            return_duals=return_duals,
-        )
+        answer = _solve_exact(matrices, pattern, threads, magnitude, warm, return_duals)
     else:
         answer = _solve_with(_TRANSPOSABLE_METHODS[method], matrices, pattern, magnitude)
     if answer is None:
@@ -102,6 +97,21 @@ def solve_mask(
         rounds=answer.rounds,
         repaired_tiles=answer.repaired_tiles,
         duals=_shaped_duals(answer.duals, shape),
+    )
+
+
+def _solve_exact(
+    scores: Tensor, pattern: Pattern, threads: int, magnitude: bool, warm: Tensor | None, return_duals: bool
+) -> ExactAnswer | None:
+    """Solve where the scores are; Triton is imported only for scores on a GPU."""
+    if scores.is_cuda:
+        from bisparse.masks.triton_exact import solve_on_device
+
+        return solve_on_device(
+            scores, pattern, magnitude=magnitude, warm_columns=warm, return_duals=return_duals
+        )
+    return solve_exact(
+        scores, pattern, threads=threads, magnitude=magnitude, warm_columns=warm, return_duals=return_duals
     )
 
 
@@ -145,7 +155,9 @@ def _warm_columns(warm_start: MaskResult | Duals | None, scores: Tensor, pattern
             f"{tuple(scores.shape)} needs {expected}: use the result of an earlier solve of the same shape"
         )
     dtype = torch.float32 if scores.dtype.is_floating_point and scores.dtype.itemsize <= 4 else torch.float64
-    columns_start = duals.columns.detach().cpu().to(dtype).reshape(expected).contiguous()
+    columns_start = duals.columns.detach().to(scores.device, dtype).reshape(expected).contiguous()
+    if columns_start.is_cuda:  # there, what is not finite counts as 0: no word back to the host is awaited
+        return columns_start
     if columns_start.numel() and not all(math.isfinite(float(x)) for x in torch.aminmax(columns_start)):
         raise ValueError("the warm start's column potentials are not finite: start cold instead")
     return columns_start
