@@ -44,10 +44,18 @@ struct PackedRows {
   const void* tail;
 };
 
+// Activations are passed as panels: the batch is cut into blocks of `batch_block` entries, and a block is stored as (steps,
+// block, kStep), zeros behind the last column. A product reads one panel from front to back; rows of a plain matrix, a power
+// of two apart, would compete for the same places of the cache.
+BISPARSE_INLINE std::int64_t batch_block(std::int64_t left, std::int64_t most) {
+  const std::int64_t blocks = (left + most - 1) / most;
+  return (left + blocks - 1) / blocks;
+}
+
 struct RowsTask {                     // y[b][r] = bias[r] + sum_c W[r][c] x[b][c]
   PackedRows matrix;
-  const float* x;                     // (batch, x_stride), arranged, zeros behind the last column
-  std::int64_t x_stride, batch;
+  const float* x;                     // panels
+  std::int64_t batch;
   const float* bias;                  // or null
   float* y;                           // (batch, y_stride)
   std::int64_t y_stride;
@@ -57,15 +65,14 @@ struct ColumnsTask {                  // x[b][c] = sum_r W[r][c] y[b][r]
   PackedRows matrix;
   const float* y;                     // (batch, y_stride)
   std::int64_t y_stride, batch;
-  float* x;                           // (batch, x_stride), arranged; steps * kStep columns are written
-  std::int64_t x_stride;
+  float* x;                           // panels
 };
 
 struct GradientTask {                 // g[r][slot] (+)= sum_b y[b][r] x[b][column of slot]
   PackedView view;
   const float* y;                     // (batch, y_stride)
   std::int64_t y_stride;
-  const float* x;                     // (steps, batch, kStep), natural order
+  const float* x;                     // (steps, batch, kStep): one panel in natural order
   std::int64_t batch;
   bool add;                           // to what `gradient` holds
   float* gradient;                    // (rows, row_values)
@@ -76,6 +83,7 @@ struct ProductKernels {
   // Whether activations for bfloat16 weights are arranged, in every step, as 16 even columns, then 16 odd ones: a register
   // of 32 bfloat16 splits into these with one operation each.
   bool even_odd;
+  int batch_at_once;                  // largest block of a batch
   void (*rows)(const RowsTask&, std::int64_t first_row, std::int64_t count);
   void (*columns)(const ColumnsTask&, std::int64_t first_step, std::int64_t steps);
   void (*gradient)(const GradientTask&, std::int64_t first_row, std::int64_t count);

@@ -3,10 +3,9 @@
 
 #include <algorithm>
 #include <cstring>
-#include <memory>
-#include <new>
 #include <numeric>
 
+#include "activations.hpp"
 #include "parallel.hpp"
 
 namespace bisparse {
@@ -15,73 +14,6 @@ namespace {
 constexpr std::int64_t kBatchBlock = 64;       // larger batches run in blocks, so that scratch stays small
 constexpr std::int64_t kGradientBlock = 256;   // batch entries that a panel of activations holds while it stays cached
 constexpr double kThreadMicroseconds = 40.0;   // work that pays for one more thread
-
-struct AlignedDelete {
-  void operator()(void* memory) const { ::operator delete(memory, std::align_val_t{64}); }
-};
-
-// Scratch of a call; not initialised.
-template <class T>
-class Scratch {
- public:
-  explicit Scratch(std::int64_t count)
-      : memory_(::operator new(static_cast<std::size_t>(std::max<std::int64_t>(count, 1)) * sizeof(T), std::align_val_t{64})) {}
-  T* get() const { return static_cast<T*>(memory_.get()); }
-
- private:
-  std::unique_ptr<void, AlignedDelete> memory_;
-};
-
-float widen(std::uint16_t value) {
-  const std::uint32_t bits = static_cast<std::uint32_t>(value) << 16;
-  float wide;
-  std::memcpy(&wide, &bits, sizeof wide);
-  return wide;
-}
-
-std::uint16_t narrow(float value) {  // to nearest, ties to even; NaN stays NaN
-  std::uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  if ((bits & 0x7fffffff) > 0x7f800000) return static_cast<std::uint16_t>(bits >> 16 | 0x40);
-  return static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
-void to_float(const void* from, Dtype dtype, std::int64_t first, std::int64_t count, float* to) {
-  if (dtype == Dtype::f32) {
-    std::memcpy(to, static_cast<const float*>(from) + first, static_cast<std::size_t>(count) * sizeof(float));
-  } else {
-    const std::uint16_t* narrow_from = static_cast<const std::uint16_t*>(from) + first;
-    for (std::int64_t i = 0; i < count; ++i) to[i] = widen(narrow_from[i]);
-  }
-}
-
-void from_float(const float* from, std::int64_t count, void* to, Dtype dtype, std::int64_t first) {
-  if (dtype == Dtype::f32) {
-    std::memcpy(static_cast<float*>(to) + first, from, static_cast<std::size_t>(count) * sizeof(float));
-  } else {
-    std::uint16_t* narrow_to = static_cast<std::uint16_t*>(to) + first;
-    for (std::int64_t i = 0; i < count; ++i) narrow_to[i] = narrow(from[i]);
-  }
-}
-
-// Column of a step that stands at place `i` of the arranged step.
-int column_at(int i) { return i < kStep / 2 ? 2 * i : 2 * i - kStep + 1; }
-
-void arrange(float* row, std::int64_t steps) {
-  for (float* step = row; step < row + steps * kStep; step += kStep) {
-    float natural[kStep];
-    std::memcpy(natural, step, sizeof natural);
-    for (int i = 0; i < kStep; ++i) step[i] = natural[column_at(i)];
-  }
-}
-
-void arrange_back(float* row, std::int64_t steps) {
-  for (float* step = row; step < row + steps * kStep; step += kStep) {
-    float arranged[kStep];
-    std::memcpy(arranged, step, sizeof arranged);
-    for (int i = 0; i < kStep; ++i) step[column_at(i)] = arranged[i];
-  }
-}
 
 // How many of `threads` are worth their start: `weights` dense entries times a batch.
 int worthwhile(const PackedView& view, std::int64_t batch, int threads) {
@@ -108,27 +40,15 @@ class Tail {
   Scratch<char> copy_;
 };
 
-// (batch, cols) of any dtype as float32, arranged, padded with zeros to whole steps; the caller's memory where it fits.
-const float* arranged_input(const Product& p, std::int64_t first, std::int64_t batch, bool even_odd, float* scratch) {
-  const PackedView& m = p.matrix;
-  const std::int64_t padded = m.steps() * kStep;
-  if (p.input_dtype == Dtype::f32 && padded == m.cols && !even_odd) return static_cast<const float*>(p.input) + first * m.cols;
-  for (std::int64_t b = 0; b < batch; ++b) {
-    float* row = scratch + b * padded;
-    to_float(p.input, p.input_dtype, (first + b) * m.cols, m.cols, row);
-    std::fill(row + m.cols, row + padded, 0.0f);
-    if (even_odd) arrange(row, m.steps());
-  }
-  return scratch;
-}
-
 void multiply_block(const Product& p, const PackedRows& rows, const float* bias, std::int64_t first, std::int64_t batch,
                     int threads, const ProductKernels& kernels) {
   const PackedView& m = p.matrix;
-  const bool even_odd = kernels.even_odd && m.dtype == Dtype::bf16, direct = p.output_dtype == Dtype::f32;
+  const bool direct = p.output_dtype == Dtype::f32;
   const Scratch<float> input(batch * m.steps() * kStep), output(direct ? 0 : batch * m.rows);
   float* y = direct ? static_cast<float*>(p.output) + first * m.rows : output.get();
-  const RowsTask task{rows, arranged_input(p, first, batch, even_odd, input.get()), m.steps() * kStep, batch, bias, y, m.rows};
+  const Panels panels{batch, m.cols, kernels.batch_at_once, kernels.even_odd && m.dtype == Dtype::bf16};
+  const float* x = panels.fill({p.input, p.input_dtype, first * m.cols}, input.get());
+  const RowsTask task{rows, x, batch, bias, y, m.rows};
   threads = worthwhile(m, batch, threads);
   const std::int64_t pieces = threads == 1 ? 1 : 4 * threads;
   const std::int64_t per_chunk = std::max<std::int64_t>(8, (m.rows / pieces + 7) / 8 * 8);
@@ -141,17 +61,17 @@ void multiply_block(const Product& p, const PackedRows& rows, const float* bias,
 void multiply_transposed_block(const Product& p, const PackedRows& rows, std::int64_t first, std::int64_t batch, int threads,
                                const ProductKernels& kernels) {
   const PackedView& m = p.matrix;
-  const std::int64_t padded = m.steps() * kStep;
-  const bool even_odd = kernels.even_odd && m.dtype == Dtype::bf16;
-  const bool direct = p.output_dtype == Dtype::f32 && padded == m.cols;
-  const Scratch<float> input(p.input_dtype == Dtype::f32 ? 0 : batch * m.rows), output(direct ? 0 : batch * padded);
+  const Panels panels{batch, m.cols, kernels.batch_at_once, kernels.even_odd && m.dtype == Dtype::bf16};
+  const bool direct = p.output_dtype == Dtype::f32 && panels.plain();
+  const Scratch<float> input(p.input_dtype == Dtype::f32 ? 0 : batch * m.rows);
+  const Scratch<float> output(direct ? 0 : batch * m.steps() * kStep);
   const float* y = static_cast<const float*>(p.input) + first * m.rows;
   if (p.input_dtype != Dtype::f32) {
-    to_float(p.input, p.input_dtype, first * m.rows, batch * m.rows, input.get());
+    to_float({p.input, p.input_dtype, first * m.rows}, batch * m.rows, input.get());
     y = input.get();
   }
   float* x = direct ? static_cast<float*>(p.output) + first * m.cols : output.get();
-  const ColumnsTask task{rows, y, m.rows, batch, x, padded};
+  const ColumnsTask task{rows, y, m.rows, batch, x};
   threads = worthwhile(m, batch, threads);
   // A part starts where both a step and a group start, so that the place of its values is known.
   const std::int64_t unit = std::lcm<std::int64_t>(kStep, m.block) / kStep, units = (m.steps() + unit - 1) / unit;
@@ -159,30 +79,15 @@ void multiply_transposed_block(const Product& p, const PackedRows& rows, std::in
   for_each_chunk((m.steps() + per_chunk - 1) / per_chunk, threads, [&](std::int64_t chunk, int) {
     kernels.columns(task, chunk * per_chunk, std::min(per_chunk, m.steps() - chunk * per_chunk));
   });
-  for (std::int64_t b = 0; b < batch; ++b) {
-    if (even_odd) arrange_back(x + b * padded, m.steps());
-    if (!direct) from_float(x + b * padded, m.cols, p.output, p.output_dtype, (first + b) * m.cols);
-  }
-}
-
-// Activations as panels (steps, batch, kStep): one panel meets all rows while it is in the cache.
-void fill_panels(const ValueGradient& g, std::int64_t first, std::int64_t batch, float* panels) {
-  const std::int64_t cols = g.matrix.cols;
-  for (std::int64_t b = 0; b < batch; ++b)
-    for (std::int64_t step = 0; step < g.matrix.steps(); ++step) {
-      float* to = panels + (step * batch + b) * kStep;
-      const std::int64_t width = std::min<std::int64_t>(kStep, cols - step * kStep);
-      to_float(g.input, g.input_dtype, (first + b) * cols + step * kStep, width, to);
-      std::fill(to + width, to + kStep, 0.0f);
-    }
+  if (!direct) panels.empty(x, p.output, p.output_dtype, first * m.cols);
 }
 
 void gradient_block(const ValueGradient& g, std::int64_t first, std::int64_t batch, int threads, const ProductKernels& kernels) {
   const PackedView& m = g.matrix;
   const Scratch<float> panels(batch * m.steps() * kStep), grad_output(batch * m.rows);
-  fill_panels(g, first, batch, panels.get());
-  to_float(g.grad_output, g.grad_output_dtype, first * m.rows, batch * m.rows, grad_output.get());
-  const GradientTask task{m, grad_output.get(), m.rows, panels.get(), batch, first > 0, g.gradient};
+  const float* x = Panels{batch, m.cols, batch, false}.fill({g.input, g.input_dtype, first * m.cols}, panels.get());
+  to_float({g.grad_output, g.grad_output_dtype, first * m.rows}, batch * m.rows, grad_output.get());
+  const GradientTask task{m, grad_output.get(), m.rows, x, batch, first > 0, g.gradient};
   const std::int64_t per_chunk = 32;
   for_each_chunk((m.rows + per_chunk - 1) / per_chunk, worthwhile(m, batch, threads), [&](std::int64_t chunk, int) {
     kernels.gradient(task, chunk * per_chunk, std::min(per_chunk, m.rows - chunk * per_chunk));
@@ -222,7 +127,7 @@ void multiply(const Product& product, int threads, const ProductKernels* kernels
   const PackedView& m = product.matrix;
   const Tail tail(m);
   const Scratch<float> bias(product.bias ? m.rows : 0);
-  if (product.bias) to_float(product.bias, product.bias_dtype, 0, m.rows, bias.get());
+  if (product.bias) to_float({product.bias, product.bias_dtype, 0}, m.rows, bias.get());
   for (std::int64_t first = 0; first < product.batch; first += kBatchBlock)
     multiply_block(product, tail.rows(m), product.bias ? bias.get() : nullptr, first,
                    std::min(kBatchBlock, product.batch - first), threads, chosen(kernels));

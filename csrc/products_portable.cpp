@@ -4,8 +4,9 @@
 
 namespace bisparse {
 const ProductKernels* portable_products() {
-  static constexpr ProductKernels kernels{"portable", products_portable::kEvenOdd, products_portable::multiply_rows,
-                                          products_portable::multiply_columns, products_portable::gradient_of_values};
+  static constexpr ProductKernels kernels{"portable", products_portable::kEvenOdd, products_portable::kBatchAtOnce,
+                                          products_portable::multiply_rows, products_portable::multiply_columns,
+                                          products_portable::gradient_of_values};
   return &kernels;
 }
 }  // namespace bisparse

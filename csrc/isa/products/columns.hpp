@@ -1,58 +1,81 @@
-// x = W^T y: rows are read in order, a few at a time; each adds its multiple to a slab of results that stays in the cache.
+// x = W^T y: a group of rows at a time, few enough for the memory's prefetchers to follow each. For a few columns, the sums
+// over the group stay in registers; what is added to the results in the cache is one sum per group.
 
-template <class T, int Kept, int Rows, int Batch>
-static void scatter_block(const ColumnsTask& task, std::int64_t row, std::int64_t batch, std::int64_t first_step,
-                          std::int64_t end_step) {
-  Weights<T, Kept> weights[Rows];
-  const std::uint8_t* index[Rows];
-  Vec scale[Rows][Batch];
-  for (int r = 0; r < Rows; ++r) {
-    weights[r].values = values_of<T>(task.matrix, row + r) + task.matrix.view.slots_before(first_step * kStep);
-    index[r] = index_of(task.matrix.view, row + r);
-    for (int b = 0; b < Batch; ++b) scale[r][b] = splat(task.y[(batch + b) * task.y_stride + row + r]);
-  }
-  float* x = task.x + batch * task.x_stride + first_step * kStep;
-  for (std::int64_t step = first_step; step < end_step; ++step, x += kStep) {
-    for (int r = 0; r < Rows; ++r) weights[r].begin(mask_at(index[r] + 4 * step));
-#pragma GCC unroll 8
-    for (int part = 0; part < kParts; ++part) {
-      Vec w[Rows];
-#pragma GCC unroll 8
-      for (int r = 0; r < Rows; ++r) w[r] = weights[r].part(part);
-#pragma GCC unroll 16
-      for (int b = 0; b < Batch; ++b) {
-        float* at = x + b * task.x_stride + part * kLanes;
-        Vec sum = load(at);
-#pragma GCC unroll 8
-        for (int r = 0; r < Rows; ++r) sum = fma(w[r], scale[r][b], sum);
-        store(at, sum);
-      }
+template <class T, int Kept>
+struct RowGroup {
+  Weights<T, Kept> weights[kColumnRows];
+  const std::uint8_t* index[kColumnRows];
+  float scale[kColumnRows][kBatchAtOnce];
+  int rows;
+
+  RowGroup(const ColumnsTask& task, std::int64_t row, std::int64_t end, std::int64_t first_step, std::int64_t batch, int size) {
+    rows = static_cast<int>(at_most(kColumnRows, end - row));
+    const std::int64_t before = task.matrix.view.slots_before(first_step * kStep);
+    for (int r = 0; r < rows; ++r) {
+      weights[r].values = values_of<T>(task.matrix, row + r) + before;
+      index[r] = index_of(task.matrix.view, row + r) + first_step * (kStep / 8);
+      for (int b = 0; b < size; ++b) scale[r][b] = task.y[(batch + b) * task.y_stride + row + r];
     }
   }
+};
+
+// Adds the group's multiples to Steps * Parts vectors of columns of each batch entry, from part `first` of the steps on.
+template <int Steps, int Parts, int Batch, class Group>
+static inline void add_rows(Group& group, float* x, int first) {
+  Vec sums[Batch][Steps * Parts];
+#pragma GCC unroll 16
+  for (int b = 0; b < Batch; ++b)
+#pragma GCC unroll 8
+    for (int p = 0; p < Steps * Parts; ++p) sums[b][p] = load(x + (p / Parts * Batch + b) * kStep + (first + p % Parts) * kLanes);
+  for (int r = 0; r < group.rows; ++r) {
+    Vec w[Steps * Parts];
+#pragma GCC unroll 8
+    for (int p = 0; p < Steps * Parts; ++p) {
+      if (first + p % Parts == 0) {
+        group.weights[r].begin(mask_at(group.index[r]));
+        group.index[r] += kStep / 8;
+      }
+      w[p] = group.weights[r].part(first + p % Parts);
+    }
+#pragma GCC unroll 16
+    for (int b = 0; b < Batch; ++b) {
+      Vec scale = splat(group.scale[r][b]);
+      if constexpr (Steps * Parts > 1) hold(scale);
+#pragma GCC unroll 8
+      for (int p = 0; p < Steps * Parts; ++p) sums[b][p] = fma(w[p], scale, sums[b][p]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int b = 0; b < Batch; ++b)
+#pragma GCC unroll 8
+    for (int p = 0; p < Steps * Parts; ++p) store(x + (p / Parts * Batch + b) * kStep + (first + p % Parts) * kLanes, sums[b][p]);
 }
 
-template <class T, int Kept, int Rows, int Batch>
-static void scatter_batches(const ColumnsTask& task, std::int64_t row, std::int64_t first, std::int64_t end) {
-  std::int64_t b = 0;
-  for (; b + Batch <= task.batch; b += Batch) scatter_block<T, Kept, Rows, Batch>(task, row, b, first, end);
-  if constexpr (Batch > 1) {
-    switch (task.batch - b) {
-      case 3: if constexpr (Batch > 3) scatter_block<T, Kept, Rows, 3>(task, row, b, first, end); break;
-      case 2: if constexpr (Batch > 2) scatter_block<T, Kept, Rows, 2>(task, row, b, first, end); break;
-      case 1: scatter_block<T, Kept, Rows, 1>(task, row, b, first, end); break;
-      default: break;
-    }
-  }
+template <class T, int Kept, int Batch>
+static void add_group(const ColumnsTask& task, std::int64_t row, std::int64_t end_row, std::int64_t batch,
+                      std::int64_t first_step, std::int64_t end_step) {
+  constexpr int parts = parts_at_once(Batch) < kParts ? parts_at_once(Batch) : kParts;
+  constexpr int steps = parts_at_once(Batch) / parts;
+  RowGroup<T, Kept> group(task, row, end_row, first_step, batch, Batch);
+  float* x = task.x + (batch * task.matrix.view.steps() + first_step * Batch) * kStep;
+  std::int64_t step = first_step;
+  for (; step + steps <= end_step; step += steps, x += steps * Batch * kStep)
+#pragma GCC unroll 8
+    for (int first = 0; first < kParts; first += parts) add_rows<steps, parts, Batch>(group, x, first);
+  if constexpr (steps > 1)
+    for (; step < end_step; ++step, x += Batch * kStep) add_rows<1, kParts, Batch>(group, x, 0);
 }
 
 static void multiply_columns(const ColumnsTask& task, std::int64_t first_step, std::int64_t steps) {
   const std::int64_t end_step = first_step + steps, rows = task.matrix.view.rows;
-  for (std::int64_t b = 0; b < task.batch; ++b)
-    __builtin_memset(task.x + b * task.x_stride + first_step * kStep, 0, static_cast<std::size_t>(steps * kStep) * sizeof(float));
+  for_batches(task.batch, [&]<int Batch>(std::int64_t batch) {
+    float* x = task.x + (batch * task.matrix.view.steps() + first_step * Batch) * kStep;
+    __builtin_memset(x, 0, static_cast<std::size_t>(steps * Batch * kStep) * sizeof(float));
+  });
   for_pattern(task.matrix.view, [&]<class T, int Kept>() {
-    std::int64_t row = 0;
-    for (; row + kRowsAtOnce <= rows; row += kRowsAtOnce)
-      scatter_batches<T, Kept, kRowsAtOnce, kBatchAtOnce>(task, row, first_step, end_step);
-    for (; row < rows; ++row) scatter_batches<T, Kept, 1, kBatchAtOnce>(task, row, first_step, end_step);
+    for (std::int64_t row = 0; row < rows; row += kColumnRows)
+      for_batches(task.batch, [&]<int Batch>(std::int64_t batch) {
+        add_group<T, Kept, Batch>(task, row, rows, batch, first_step, end_step);
+      });
   });
 }

@@ -45,3 +45,30 @@ static inline void for_pattern(const PackedView& view, Body body) {
     else body.template operator()<float, 0>();
   }
 }
+
+constexpr std::int64_t kRowGroup = 24;   // rows of y = W x that stay cached for all blocks of a batch
+constexpr std::int64_t kColumnRows = 16;  // rows of a group of x = W^T y
+
+// Calls body.template operator()<Batch>(first) for blocks of a batch: as equal as possible, at most kBatchAtOnce each.
+template <class Body>
+static inline void for_batches(std::int64_t batch, Body body) {
+  for (std::int64_t first = 0; first < batch;) {
+    const std::int64_t size = batch_block(batch - first, kBatchAtOnce);
+    switch (size) {
+      case 1: body.template operator()<1>(first); break;
+      case 2: body.template operator()<2>(first); break;
+      case 3: body.template operator()<3>(first); break;
+      case 4: body.template operator()<4>(first); break;
+      default:
+        if constexpr (kBatchAtOnce > 4) {
+          switch (size) {
+            case 5: body.template operator()<5>(first); break;
+            case 6: body.template operator()<6>(first); break;
+            case 7: body.template operator()<7>(first); break;
+            default: body.template operator()<8>(first); break;
+          }
+        }
+    }
+    first += size;
+  }
+}

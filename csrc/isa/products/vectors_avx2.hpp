@@ -1,12 +1,16 @@
 // Vectors of 8 floats. A table gives, for every byte of the index, which kept value goes to which of the 8 columns.
 
-constexpr int kLanes = 8, kRowsAtOnce = 2, kBatchAtOnce = 4, kGradientRows = 2;
+constexpr int kLanes = 8, kBatchAtOnce = 8, kGradientRows = 2;
+constexpr int rows_at_once(int batch) { return batch == 1 ? 4 : batch <= 4 ? 2 : 1; }  // sums that fit 16 registers
+constexpr int parts_at_once(int batch) { return batch <= 2 ? 4 : batch <= 4 ? 2 : 1; }
 constexpr bool kEvenOdd = false;
 typedef __m256 Vec;
 
 static inline Vec zeros() { return _mm256_setzero_ps(); }
 static inline Vec splat(float value) { return _mm256_set1_ps(value); }
 static inline Vec load(const float* from) { return _mm256_loadu_ps(from); }
+// A value that several operations use is loaded once: GCC would read it from memory for each of them.
+static inline void hold(Vec& value) { asm("" : "+x"(value)); }
 static inline void store(float* to, Vec value) { _mm256_storeu_ps(to, value); }
 static inline Vec fma(Vec a, Vec b, Vec sum) { return _mm256_fmadd_ps(a, b, sum); }
 static inline float total(Vec v) {

@@ -1,11 +1,15 @@
 // Vectors of 16 floats. vexpandps spreads the kept values over the columns whose bits are set and zeros the others.
 
-constexpr int kLanes = 16, kRowsAtOnce = 4, kBatchAtOnce = 4, kGradientRows = 8;
+constexpr int kLanes = 16, kBatchAtOnce = 8, kGradientRows = 8;
+constexpr int rows_at_once(int batch) { return batch <= 6 ? 4 : 3; }  // sums that fit 32 registers
+constexpr int parts_at_once(int batch) { return batch <= 2 ? 8 : batch <= 4 ? 4 : 2; }
 typedef __m512 Vec;
 
 static inline Vec zeros() { return _mm512_setzero_ps(); }
 static inline Vec splat(float value) { return _mm512_set1_ps(value); }
 static inline Vec load(const float* from) { return _mm512_loadu_ps(from); }
+// A value that several operations use is loaded once: GCC would read it from memory for each of them.
+static inline void hold(Vec& value) { asm("" : "+v"(value)); }
 static inline void store(float* to, Vec value) { _mm512_storeu_ps(to, value); }
 static inline Vec fma(Vec a, Vec b, Vec sum) { return _mm512_fmadd_ps(a, b, sum); }
 static inline float total(Vec v) { return _mm512_mask_reduce_add_ps(0xffff, v); }

@@ -1,12 +1,16 @@
 // Vectors of 4 floats. A table gives, for every 4 bits of the index, the bytes of the kept values; absent ones read as zero.
 
-constexpr int kLanes = 4, kRowsAtOnce = 4, kBatchAtOnce = 4, kGradientRows = 2;
+constexpr int kLanes = 4, kBatchAtOnce = 8, kGradientRows = 2;
+constexpr int rows_at_once(int batch) { return batch <= 6 ? 4 : 3; }  // sums that fit 32 registers
+constexpr int parts_at_once(int batch) { return batch <= 2 ? 8 : batch <= 4 ? 4 : 2; }
 constexpr bool kEvenOdd = false;
 typedef float32x4_t Vec;
 
 static inline Vec zeros() { return vdupq_n_f32(0.0f); }
 static inline Vec splat(float value) { return vdupq_n_f32(value); }
 static inline Vec load(const float* from) { return vld1q_f32(from); }
+// A value that several operations use is loaded once: GCC would read it from memory for each of them.
+static inline void hold(Vec& value) { asm("" : "+w"(value)); }
 static inline void store(float* to, Vec value) { vst1q_f32(to, value); }
 static inline Vec fma(Vec a, Vec b, Vec sum) { return vfmaq_f32(sum, a, b); }
 static inline float total(Vec v) { return vaddvq_f32(v); }

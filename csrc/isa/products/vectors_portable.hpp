@@ -1,6 +1,8 @@
 // Vectors of 4 floats in the compiler's own notation, for any machine; kept values are spread one by one.
 
-constexpr int kLanes = 4, kRowsAtOnce = 1, kBatchAtOnce = 4, kGradientRows = 1;
+constexpr int kLanes = 4, kBatchAtOnce = 4, kGradientRows = 1;
+constexpr int rows_at_once(int) { return 1; }
+constexpr int parts_at_once(int batch) { return batch == 1 ? 8 : 2; }
 constexpr bool kEvenOdd = false;
 typedef float Vec __attribute__((vector_size(16)));
 
@@ -11,6 +13,7 @@ static inline Vec load(const float* from) {
   __builtin_memcpy(&value, from, sizeof value);
   return value;
 }
+static inline void hold(Vec&) {}
 static inline void store(float* to, Vec value) { __builtin_memcpy(to, &value, sizeof value); }
 static inline Vec fma(Vec a, Vec b, Vec sum) { return a * b + sum; }
 static inline float total(Vec v) { return (v[0] + v[2]) + (v[1] + v[3]); }
