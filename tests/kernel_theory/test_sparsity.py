@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from bisparse.compress.prune import prune
 from bisparse.kernel_theory import gradient_kernel, jacobian_scores, kernel_report, mask_quality
 from bisparse.masks.solve import solve_mask
+from bisparse.nn import PackedLinear
 from bisparse.report import render, to_json
 
 
@@ -113,3 +114,17 @@ def test_refusals() -> None:
         jacobian_scores(model, X, kind="fisher")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="pass y"):
         jacobian_scores(model, X, kind="labels")
+
+
+def test_packed_layers_count_by_their_kept_entries() -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(8, 16)
+    linear.weight.data *= solve_mask(linear.weight.detach().abs(), "2:4t").mask
+    dense = nn.Sequential(linear, nn.ReLU(), nn.Linear(16, 3))
+    packed = nn.Sequential(PackedLinear.from_linear(linear, "2:4t"), nn.ReLU(), dense[2])
+    X = torch.randn(10, 8)
+    expected = gradient_kernel(dense, X, masks="zeros", dtype=torch.float64)
+    torch.testing.assert_close(gradient_kernel(packed, X, dtype=torch.float64), expected)
+    report = kernel_report(packed, X, torch.arange(10) % 3)
+    assert report.kept == report.parameters - 64
+    assert "1 sparse layer" in " ".join(report.notes)

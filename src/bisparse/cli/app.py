@@ -12,6 +12,7 @@ import typer
 from bisparse.cli.bench import bench
 from bisparse.cli.demo import demo
 from bisparse.cli.inspect import inspect
+from bisparse.cli.kernel import kernel
 from bisparse.cli.pack import pack, unpack
 from bisparse.cli.prune import prune
 from bisparse.cli.train import train
@@ -53,6 +54,7 @@ app.command("inspect")(inspect)
 app.command("train")(train)
 app.command("pack")(pack)
 app.command("unpack")(unpack)
+app.command("kernel")(kernel)
 app.add_typer(bench, name="bench")
 app.command("demo")(demo)
 

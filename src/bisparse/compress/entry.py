@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bisparse.files.checkpoint import Kind, kind_of
+from bisparse.files.checkpoint import Kind, kind_of, open_checkpoint
+from bisparse.files.in_memory import load_content
 
-__all__ = ["load_calibration", "load_entry", "load_model", "save_model"]
+__all__ = ["load_arrays", "load_calibration", "load_entry", "load_model", "load_weights", "save_model"]
 
 
 def load_entry(text: str) -> Any:
@@ -77,7 +78,24 @@ def load_model(text: str) -> nn.Module:
     return model
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Load a checkpoint of any known kind into a model, strictly; prefixes of wrappers (``module.``) are dropped.
+
+    Raises:
+        ValueError: names or shapes differ.
+        FileError: the checkpoint cannot be read.
+    """
+    with open_checkpoint(path) as checkpoint:
+        tensors: Mapping[str, Tensor] = load_content(checkpoint)[1]
+        if tensors and all(name.startswith("module.") for name in tensors):
+            tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+        try:
+            model.load_state_dict(dict(tensors))
+        except RuntimeError as error:
+            raise ValueError(f"{path} does not fit the model: {error}") from None
+
+
+def load_arrays(path: Path) -> dict[str, Tensor]:
     """Named arrays of an .npz, .npy or .safetensors file."""
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
@@ -123,7 +141,7 @@ def load_calibration(
         return found
     if path.suffix not in (".npy", ".npz", ".safetensors"):
         return _text_batches(path, Path(model), batch, length)
-    arrays = _tensors(path)
+    arrays = load_arrays(path)
     lengths = {len(array) for array in arrays.values()}
     if len(lengths) != 1 or not min(lengths):
         raise ValueError(f"{path}: the arrays must have one common first dimension, got {sorted(lengths)}")

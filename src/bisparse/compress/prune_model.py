@@ -5,22 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from bisparse.compress.entry import load_calibration, load_entry, load_model, save_model
+from bisparse.compress.entry import load_calibration, load_entry, load_model, load_weights, save_model
 from bisparse.compress.prune import prune_
 from bisparse.compress.report import PruneReport
-from bisparse.files.checkpoint import Kind, kind_of, open_checkpoint
+from bisparse.files.checkpoint import Kind, kind_of
 from bisparse.files.errors import OutputError
 from bisparse.files.folder_files import copy_other_files
-from bisparse.files.in_memory import load_content
 from bisparse.files.partial import PartialOutput, as_output_error
 from bisparse.pattern import parse_pattern
 from bisparse.report import to_json
@@ -135,22 +134,11 @@ def _loaded(job: ModelJob, kind: Kind) -> nn.Module:
     if kind == "folder" and not callable(getattr(model, "save_pretrained", None)):
         raise ValueError("only Hugging Face models are written as folders: name a .safetensors or .pt file")
     if job.weights is not None:
-        _load_weights(model, job.weights)
+        load_weights(model, job.weights)
     try:
         return model.to(job.device)
     except RuntimeError as error:
         raise ValueError(f"cannot use device {job.device!r}: {error}") from None
-
-
-def _load_weights(model: nn.Module, path: str) -> None:
-    with open_checkpoint(path) as checkpoint:
-        tensors: Mapping[str, Tensor] = load_content(checkpoint)[1]
-        if tensors and all(name.startswith("module.") for name in tensors):
-            tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-        try:
-            model.load_state_dict(dict(tensors))
-        except RuntimeError as error:
-            raise ValueError(f"{path} does not fit the model: {error}") from None
 
 
 def _pruned(job: ModelJob, model: nn.Module, layers: Path, *, progress: bool) -> PruneReport:

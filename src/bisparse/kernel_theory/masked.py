@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 from torch import Tensor, nn
+from torch.sparse import SparseSemiStructuredTensor
 
-__all__ = ["Masks", "resolve_masks"]
+from bisparse.export.dense import dense_layer, to_dense
+
+__all__ = ["Masks", "dense_copy", "resolve_masks"]
 
 Masks: TypeAlias = "Literal['zeros'] | Mapping[str, Tensor] | None"
 
@@ -50,3 +53,29 @@ def resolve_masks(model: nn.Module, masks: Masks) -> dict[str, Tensor]:
             )
         resolved[first[id(parameters[name])]] = mask.detach() != 0
     return resolved
+
+
+def dense_copy(model: nn.Module, masks: Masks) -> tuple[nn.Module, Masks, int]:
+    """Copy a model; sparse layers become dense ones whose zeros are masked.
+
+    Args:
+        model: any module.
+        masks: those that were asked for.
+
+    Returns:
+        The copy; the masks, with those of sparse layers added where none were asked for; and how many layers were
+        sparse.
+    """
+    model = getattr(model, "_orig_mod", model)
+    sparse = [
+        f"{path}.weight".lstrip(".")
+        for path, module in model.named_modules()
+        if dense_layer(module) is not None
+    ]
+    sparse += [name for name, p in model.named_parameters() if isinstance(p.data, SparseSemiStructuredTensor)]
+    copied = to_dense(model)
+    if not sparse or masks == "zeros":
+        return copied, masks, len(sparse)
+    weights = dict(copied.named_parameters())
+    own = {name: weights[name].detach() != 0 for name in sparse if name in weights}
+    return copied, own | dict(masks or {}), len(sparse)

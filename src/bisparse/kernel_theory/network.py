@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bisparse.kernel_theory.masked import Masks, resolve_masks
+from bisparse.kernel_theory.masked import Masks, dense_copy, resolve_masks
 from bisparse.weights.select import Selectors, as_selectors, check_names, matches
 
 __all__ = ["Network", "Outputs", "prepare"]
@@ -103,11 +102,11 @@ def prepare(
 
     Raises:
         ValueError: nothing to differentiate by; a batch norm without running statistics; outputs that are random
-            or mix examples; packed layers; a mask that does not fit.
+            or mix examples; a mask that does not fit.
     """
     _refuse_batch_statistics(model)
-    notes = _notes(model)
-    module = copy.deepcopy(getattr(model, "_orig_mod", model)).eval()
+    module, masks, sparse = dense_copy(model, masks)
+    module, notes = module.eval(), _notes(module, sparse)
     if dtype is not None:
         module = module.to(dtype)
     parameters = _chosen(module, params)
@@ -153,7 +152,7 @@ def _refuse_batch_statistics(model: nn.Module) -> None:
             )
 
 
-def _notes(model: nn.Module) -> tuple[str, ...]:
+def _notes(model: nn.Module, sparse: int) -> tuple[str, ...]:
     norms = [name for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
     drops = [
         name
@@ -165,13 +164,18 @@ def _notes(model: nn.Module) -> tuple[str, ...]:
         notes.append(f"{len(norms)} batch norm(s) use their running statistics, as in evaluation")
     if drops:
         notes.append(f"{len(drops)} dropout layer(s) are off, as in evaluation")
+    if sparse:
+        notes.append(f"{sparse} sparse layer(s) count by their kept entries")
     return tuple(notes)
 
 
 @torch.no_grad()
 def _check_rows(network: Network, X: Tensor) -> None:
     """The network must be a function of one example."""
-    joint, again = network(X), network(X)
+    try:
+        joint, again = network(X), network(X)
+    except RuntimeError as error:
+        raise ValueError(f"the model does not accept inputs of shape {tuple(X.shape)}: {error}") from error
     if not torch.equal(joint, again):
         raise ValueError(
             "the model gives different outputs for the same inputs in evaluation mode (dropout called as a "
