@@ -1,0 +1,199 @@
+"""Tables of the training benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from statistics import fmean, stdev
+
+from bisparse.bench.documents import markdown_table, plain_number
+from bisparse.bench.ledger import Row
+from bisparse.bench.paired import Interval, paired_interval
+from bisparse.bench.train_cases import LAMBDAS, METHODS, STUDIES, Case
+
+__all__ = ["train_tables"]
+
+_SEEDS = 30
+
+
+def train_tables(rows: Sequence[Row]) -> dict[str, str]:
+    """Text by marker name."""
+    found = _Rows(rows)
+    return {
+        "train_machine": "".join(f"{machine}\n" for machine in sorted({str(row["machine"]) for row in rows})),
+        "train_targets": _targets(found),
+        "train_resnet": _against_dense(found, "resnet", _points),
+        "train_resnet_static": _static_resnet(found),
+        "train_gpt": _against_dense(found, "gpt", _loss),
+        "train_mnist": _against_dense(found, "mnist", _points),
+        "train_fashion_mnist": _against_dense(found, "fashion-mnist", _points),
+        "train_lambda": _lambda(found),
+        "train_refresh": _refresh(found),
+        "train_exact_greedy": _exact_greedy(found),
+    }
+
+
+def _points(row: Row) -> float:
+    """Test accuracy in percent."""
+    return 100.0 * float(row["test_accuracy"] or 0.0)
+
+
+def _loss(row: Row) -> float:
+    """Held-out loss in hundredths of a nat, so that differences have few decimals."""
+    return float(row["validation_loss"] or 0.0)
+
+
+class _Rows:
+    """Rows by case."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._rows = {tuple(row[name] for name in Case.__dataclass_fields__): row for row in rows}
+
+    def of(self, case: Case) -> list[Row]:
+        """The rows of a case, all seeds."""
+        keys = (tuple(replace(case, seed=seed).row().values()) for seed in range(_SEEDS))
+        return [self._rows[key] for key in keys if key in self._rows]
+
+    def pairs(self, case: Case, base: Case, measure: Callable[[Row], float]) -> Interval | None:
+        """The differences case - base over the seeds that both have."""
+        others = {row["seed"]: row for row in self.of(base)}
+        pairs = [
+            measure(row) - measure(others[row["seed"]]) for row in self.of(case) if row["seed"] in others
+        ]
+        return paired_interval(pairs) if pairs else None
+
+
+def _mean(rows: Sequence[Row], measure: Callable[[Row], float], digits: int = 2) -> str:
+    """Mean and standard deviation over the seeds."""
+    values = [measure(row) for row in rows]
+    if not values:
+        return ""
+    return f"{fmean(values):.{digits}f}" + (f" (sd {stdev(values):.{digits}f})" if len(values) > 1 else "")
+
+
+def _number(rows: Sequence[Row], name: str, digits: int = 3) -> str:
+    values = [float(row[name] or 0.0) for row in rows if row.get(name) is not None]
+    return plain_number(fmean(values), digits) if values else ""
+
+
+def _label(case: Case) -> list[str]:
+    how = {"dynamic": "from scratch", "static": "fixed masks of the dense network"}.get(case.kind, "")
+    rule = {"sr-ste": "SR-STE", "ste": "STE"}.get(case.rule, "")
+    return [case.pattern or "dense", how, rule + (f", {case.method}" if case.method != "exact" else "")]
+
+
+def _against_dense(rows: _Rows, study: str, measure: Callable[[Row], float]) -> str:
+    """One line per run: mean, paired difference from dense, what the masks did."""
+    dense = STUDIES[study][0]
+    digits = 2 if measure is _points else 4
+    lines = []
+    for case in STUDIES[study]:
+        found = rows.of(case)
+        difference = None if case.kind == "dense" else rows.pairs(case, dense, measure)
+        numbers = [
+            _number(found, name) for name in ("diversity", "diversity_paper", "kept_magnitude", "flip_rate")
+        ]
+        shown = "" if difference is None else _shown(difference, digits)
+        lines.append([*_label(case), str(len(found)), _mean(found, measure, digits), shown, *numbers])
+    name = "test accuracy, %" if measure is _points else "held-out loss, nats"
+    head = ["pattern", "how", "rule", "seeds", name, "minus dense, 95%", "log10 masks", "paper's formula"]
+    return markdown_table([*head, "magnitude kept", "flips per refresh"], lines)
+
+
+def _shown(interval: Interval, digits: int) -> str:
+    half = "" if interval.count == 1 else f" ± {interval.half:.{digits}f}"
+    return f"{interval.mean:+.{digits}f}{half}"
+
+
+def _static_resnet(rows: _Rows) -> str:
+    """Fine-tuning with the masks of the pretrained network, whose accuracy is known."""
+    lines = []
+    for case in STUDIES["resnet-static"]:
+        found = rows.of(case)
+        losses = [91.73 - _points(row) for row in found]
+        loss = str(paired_interval(losses)) if losses else ""
+        lines.append([case.pattern, str(case.epochs), str(len(found)), _mean(found, _points), loss])
+    head = ["pattern", "epochs", "seeds", "test accuracy, %", "below the pretrained 91.73, 95%"]
+    return markdown_table(head, lines)
+
+
+def _lambda(rows: _Rows) -> str:
+    """Flips against lambda."""
+    lines = []
+    base = STUDIES["lambda"][0]
+    for decay in LAMBDAS:
+        line = [f"{decay:g}"]
+        for pattern in dict.fromkeys(case.pattern for case in STUDIES["lambda"]):
+            found = rows.of(replace(base, pattern=pattern, decay=decay))
+            line += [
+                _mean(found, _points),
+                _number(found, "flip_rate"),
+                _number(found, "flip_rate_from_start"),
+            ]
+        lines.append(line)
+    patterns = dict.fromkeys(case.pattern for case in STUDIES["lambda"])
+    head = [
+        name for pattern in patterns for name in (f"{pattern} accuracy", "SAD per step", "SAD from start")
+    ]
+    return markdown_table(["lambda", *head], lines)
+
+
+def _refresh(rows: _Rows) -> str:
+    """Time of a refresh, as a share of a step's where masks change every 40 steps."""
+    lines = []
+    for base in (case for case in STUDIES["refresh"] if case.method == METHODS[0]):
+        for method in METHODS:
+            found = rows.of(replace(base, method=method))
+            times = [plain_number(1e3 * float(r["refresh_seconds"] or 0.0)) for r in found[:1]]
+            steps = [plain_number(1e3 * float(r["step_seconds"] or 0.0)) for r in found[:1]]
+            share = [f"{fmean(float(r['refresh_share'] or 0.0) for r in found):.2%}"] if found else [""]
+            lines.append([base.task, base.pattern, method, *(times or [""]), *(steps or [""]), *share])
+    return markdown_table(
+        ["network", "pattern", "solver", "refresh, ms", "step, ms", "share of the step"], lines
+    )
+
+
+def _exact_greedy(rows: _Rows) -> str:
+    """Does the exact mask pay in accuracy?"""
+    lines = []
+    for study in ("mnist", "fashion-mnist"):
+        for case in STUDIES[study]:
+            if case.method == "greedy":
+                exact = replace(case, method="exact")
+                difference = rows.pairs(exact, case, _points)
+                lines.append(
+                    [
+                        case.task,
+                        case.pattern,
+                        str(0 if difference is None else difference.count),
+                        _mean(rows.of(exact), _points),
+                        _mean(rows.of(case), _points),
+                        "" if difference is None else str(difference),
+                    ]
+                )
+    head = ["network", "pattern", "seeds", "exact", "greedy", "exact minus greedy, 95%"]
+    return markdown_table(head, lines)
+
+
+def _targets(rows: _Rows) -> str:
+    """The project's targets and what was measured."""
+    lines = []
+    dense = STUDIES["resnet"][0]
+    for case in STUDIES["resnet"][1:]:
+        interval = rows.pairs(case, dense, _points)
+        upper = None if interval is None or interval.count < 2 else interval.half - interval.mean
+        what = f"accuracy lost by {case.pattern} from scratch, upper 95% bound, points"
+        lines.append([what, "0.5", *_verdict(upper, 0.5, "")])
+    for case in STUDIES["refresh"]:
+        if case.method == "exact":
+            found = rows.of(case)
+            share = 100.0 * fmean(float(row["refresh_share"] or 0.0) for row in found) if found else None
+            what = f"exact refresh every 40 steps, {case.task} {case.pattern}, % of the step"
+            lines.append([what, "1", *_verdict(share, 1.0, "")])
+    return markdown_table(["what", "target", "measured", "outcome"], lines)
+
+
+def _verdict(value: float | None, target: float, unit: str) -> list[str]:
+    if value is None:
+        return ["", "not measured"]
+    return [plain_number(value, 2) + unit, "met" if value <= target else f"missed by {value - target:.2f}"]
