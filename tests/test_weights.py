@@ -226,6 +226,17 @@ def test_first_convolution_of_a_file_is_the_one_that_reads_the_image():
     }
 
 
+def test_models_and_files_protect_the_same_weights():
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16), 2, enable_nested_tensor=False)
+    headed = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 8), nn.Linear(8, 8))
+    for model in (encoder, headed):
+        shapes = {n: tuple(p.shape) for n, p in model.named_parameters() if p.dim() > 1}
+        found = {item.name for item in find_weights(model).left_out}
+        assert set(protected_names(shapes)) == found
+    assert not found.isdisjoint({"0.weight", "3.weight"})
+    assert protected_names({n: tuple(p.shape) for n, p in encoder.named_parameters() if p.dim() > 1}) == {}
+
+
 def test_wrapper_prefixes_do_not_matter():
     assert matches("layer1.0", "module._orig_mod.layer1.0.weight")
     assert not matches("layer1.0", "layer1.01.weight")

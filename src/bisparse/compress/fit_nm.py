@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bisparse.compress.calibration import Calibration
-from bisparse.compress.job import Job, Options
+from bisparse.compress.job import Job, JobOptions, Options
 from bisparse.compress.prune import Pruned
 from bisparse.compress.recipe import Reconstruct, resolve_recipe
 from bisparse.compress.relax import choose_keep
@@ -21,6 +20,9 @@ from bisparse.compress.report import PruneReport
 from bisparse.masks.solve import solve_mask
 from bisparse.pattern import NM, TransposableNM
 from bisparse.weights import Layout, Selectors, Weight, as_matrices, find_weights, from_matrices
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["fit_nm", "fit_nm_"]
 
@@ -76,15 +78,10 @@ def fit_nm_(
     ignore: Selectors | None = None,
     reconstruct: Reconstruct = "auto",
     calibration: Calibration | None = None,
-    sequential: bool = True,
-    residual: bool = True,
-    batch_norm: bool = True,
     damping: float = 1e-4,
     layouts: Mapping[str, Layout] | None = None,
     evaluate: Callable[[nn.Module], float] | None = None,
-    checkpoint_dir: str | os.PathLike[str] | None = None,
-    progress: bool = False,
-    seed: int = 0,
+    **options: Unpack[JobOptions],
 ) -> PruneReport:
     """Make an unstructured-sparse model N:M, in place, each layer with the N that its density needs.
 
@@ -103,15 +100,10 @@ def fit_nm_(
         reconstruct: how the kept weights are fitted; ``"auto"`` = not at all without calibration data, else
             least squares and distillation. Targets are the outputs of the model as it was given.
         calibration: as in ``prune_``, and so are all that follow.
-        sequential: gather inputs from the network fitted so far.
-        residual: aim at the sums that residual connections form.
-        batch_norm: try re-estimated running statistics.
         damping: of the Hessians.
         layouts: by parameter name, for unknown classes.
         evaluate: called before and after.
-        checkpoint_dir: where solved layers are stored.
-        progress: show a progress bar.
-        seed: of the last stage.
+        options: ``sequential``, ``residual``, ``batch_norm``, ``checkpoint_dir``, ``progress``, ``seed``.
 
     Returns:
         PruneReport; ``notes["violating_groups"]`` maps each weight to (repaired, all) groups.
@@ -140,8 +132,8 @@ def fit_nm_(
     weights = [weight for weight in selection if weight.name in fits]
     patterns = {name: fit.pattern for name, fit in fits.items()}
     masks = {name: fit.mask for name, fit in fits.items()}
-    options = Options(sequential, residual, batch_norm, checkpoint_dir, progress, seed)
-    report = Job(model, weights, patterns, left_out, recipe, masks).run(calibration, options, evaluate)
+    job = Job(model, weights, patterns, left_out, recipe, masks)
+    report = job.run(calibration, Options(**options), evaluate)
     repairs = {name: (fit.violating, fit.groups) for name, fit in fits.items()}
     return replace(report, notes=report.notes | {"violating_groups": repairs})
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from torch import Tensor, nn
 
@@ -20,7 +20,7 @@ from bisparse.compress.walk import Walk
 from bisparse.pattern import Pattern
 from bisparse.weights import Weight
 
-__all__ = ["Job", "Options"]
+__all__ = ["Job", "JobOptions", "Options"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,17 @@ class Options:
     checkpoint_dir: str | os.PathLike[str] | None = None
     progress: bool = False
     seed: int = 0
+
+
+class JobOptions(TypedDict, total=False):
+    """The fields of :class:`Options` as keyword arguments."""
+
+    sequential: bool
+    residual: bool
+    batch_norm: bool
+    checkpoint_dir: str | os.PathLike[str] | None
+    progress: bool
+    seed: int
 
 
 @contextmanager

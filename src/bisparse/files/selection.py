@@ -163,7 +163,6 @@ def _protected(choices: Iterable[Choice], checkpoint: Checkpoint) -> dict[str, s
         for c in weights
         if len(c.shape) == 2 and c.shape[0] == vocabulary
     }
-    reasons = {n: r for n, r in reasons.items() if not (r.startswith("last") and _is_block_weight(n, shapes))}
     for first, others in aliases.items():
         held = next((reasons[name] for name in others if name in reasons), None)
         reasons.update({first: held} if held is not None else {})
@@ -173,17 +172,6 @@ def _protected(choices: Iterable[Choice], checkpoint: Checkpoint) -> dict[str, s
 def _natural(name: str) -> list[tuple[int, str]]:
     """Sort key that puts ``layers.10`` after ``layers.9``, as the model does."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name) if part]
-
-
-def _is_block_weight(name: str, shapes: Mapping[str, Sequence[int]]) -> bool:
-    """Whether this is one of several equal weights of repeated blocks (``layers.5.mlp.down``): no
-    classifier.
-    """
-    path, _, leaf = name.rpartition(".")[0].rpartition(".")
-    twin = re.compile(re.sub(r"\d+", r"\\d+", re.escape(path)) + r"\." + re.escape(leaf) + r"\.\w+")
-    return bool(re.search(r"\d", path)) and any(
-        other != name and twin.fullmatch(other) and shape == shapes[name] for other, shape in shapes.items()
-    )
 
 
 def _with_ties(choices: list[Choice], checkpoint: Checkpoint) -> list[Choice]:
