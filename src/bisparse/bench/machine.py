@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+import sys
 from pathlib import Path
 
-__all__ = ["busy_note", "describe_machine"]
+__all__ = ["bfloat16_fault", "busy_note", "describe_machine"]
+
+_PRODUCT = """
+import torch
+with torch.no_grad():
+    torch.nn.Linear(256, 256).bfloat16()(torch.zeros(2, 256).bfloat16())
+"""
 
 
 def describe_machine() -> str:
@@ -27,6 +35,22 @@ def busy_note() -> str:
     if load < 1.5 * cores:
         return ""
     return f"the machine is busy (load {load:.1f} on {cores} cores): repeat this when it is not, times are unreliable"
+
+
+def bfloat16_fault() -> str:
+    """Why PyTorch's own bfloat16 products cannot be timed here, with the remedy; ``""`` where they work.
+
+    Some virtual machines announce matrix instructions and then kill the process that uses them. So this is tried in a
+    process of its own: a few seconds.
+    """
+    code = subprocess.run([sys.executable, "-c", _PRODUCT], capture_output=True, check=False).returncode
+    if code == 0:
+        return ""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "unset")
+    return (
+        f"PyTorch's own bfloat16 product ends the process here (exit code {code}, ONEDNN_MAX_CPU_ISA {limit}): "
+        "set ONEDNN_MAX_CPU_ISA=AVX512_CORE_FP16, or AVX2, and run this again"
+    )
 
 
 def _processor() -> str:

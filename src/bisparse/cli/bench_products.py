@@ -102,6 +102,7 @@ def _run(
     repeats: int,
     output: Path | None,
 ) -> ProductReport:
+    from bisparse.bench.machine import bfloat16_fault
     from bisparse.bench.product_cases import grid, parse_shape, shapes_of_file
     from bisparse.bench.products import open_ledger, run_products
 
@@ -109,6 +110,11 @@ def _run(
         wanted = shapes_of_file(file)
     else:
         wanted = [(*parse_shape(shape), pattern) for pattern in patterns for shape in shapes]
+    if "bfloat16" in dtypes and (fault := bfloat16_fault()):
+        dtypes = [name for name in dtypes if name != "bfloat16"]
+        if not dtypes:
+            raise ValueError(fault)
+        Console(stderr=True, soft_wrap=True).print(f"without bfloat16: {fault}", style="yellow", markup=False)
     cores = threads or len(os.sched_getaffinity(0))
     cases = grid(mode, wanted, dtypes=dtypes, tokens=sorted(set(batch)), threads=cores, cold=cold)
     ledger = open_ledger(None if output is None else output / f"{mode}.json")

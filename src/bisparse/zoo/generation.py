@@ -46,9 +46,7 @@ class Decoder:
         return F.linear(model.norm(x[:, -1]), model.tok_embeddings.weight)
 
 
-def _attend(
-    attention: torch.nn.Module, x: Tensor, angles: Tensor, cache: Tensor, begin: int, end: int
-) -> Tensor:
+def _attend(attention: Any, x: Tensor, angles: Tensor, cache: Tensor, begin: int, end: int) -> Tensor:
     """Attention of the tokens ``begin`` to ``end`` to all before them; their keys and values enter the cache."""
     query, key, value = (
         part.unflatten(-1, (-1, cache.shape[-1]))
