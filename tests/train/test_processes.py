@@ -14,7 +14,16 @@ from tests.train.two_processes import Net, plain, prepared, work
 import bisparse as bs
 from bisparse.weights import as_matrices
 
-Results = dict[str, list[dict[str, Any]]]
+ALIKE = [
+    "ddp",
+    "ddp, prepared after",
+    "ddp, accumulated",
+    "fsdp",
+    "fsdp, prepared after",
+    "hybrid",
+    "tensor parallel",
+    "zero",
+]
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +37,7 @@ def load(folder: Path, name: str) -> list[dict[str, Any]]:
     return [torch.load(folder / f"{name}.{rank}.pt", weights_only=False) for rank in range(2)]
 
 
-@pytest.mark.parametrize(
-    "name", ["ddp", "ddp, prepared after", "ddp, accumulated", "fsdp", "fsdp, prepared after"]
-)
+@pytest.mark.parametrize("name", ALIKE)
 def test_two_processes_equal_one(folder: Path, name: str) -> None:
     alone = plain()
     for found in load(folder, name):
@@ -80,6 +87,13 @@ def test_a_distributed_checkpoint_continues_bit_for_bit(folder: Path) -> None:
             for key, expected in found["through"][part].items():
                 assert torch.equal(found["resumed"][part][key], expected), (part, key)
         assert found["through"]["metrics"] == found["resumed"]["metrics"]
+
+
+def test_what_one_process_saved_goes_on_divided(folder: Path) -> None:
+    for found in load(folder, "fsdp from plain state"):
+        for part in ("values", "masks", "dense"):
+            for key, expected in found["alone"][part].items():
+                assert torch.equal(found["divided"][part][key], expected), (part, key)
 
 
 def test_a_distributed_checkpoint_is_read_by_one_process(folder: Path) -> None:

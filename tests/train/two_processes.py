@@ -14,7 +14,10 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from tests.train.setting import Dropped, sgd, silent_loss, sparsifier
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.optim import ZeroRedundancyOptimizer
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
 import bisparse as bs
@@ -227,6 +230,57 @@ def fsdp_checkpoint(rank: int, folder: Path) -> dict[str, Any]:
     return {"through": result(model, sparse), "resumed": result(other, resumed)}
 
 
+def fsdp_from_plain_state(rank: int, folder: Path) -> dict[str, Any]:
+    """What one process saved after half of the steps goes on divided."""
+    alone = Net()
+    optimizer = adamw(alone)
+    sparse = prepared(alone, optimizer)
+    train(alone, optimizer, slice(None), steps=range(3))
+    model = Net(seed=1)
+    model.load_state_dict(alone.state_dict())
+    sharded(model)
+    other = adamw(model)
+    resumed = prepared(model, other)
+    resumed.load_state_dict(sparse.state_dict())
+    return {"alone": result(alone, sparse), "divided": result(model, resumed)}
+
+
+def hybrid(rank: int, folder: Path) -> dict[str, Any]:
+    """A mesh of two dimensions: copies along one, parts along the other."""
+    model = Net()
+    mesh = init_device_mesh("cpu", (1, 2), mesh_dim_names=("copies", "parts"))
+    sparse = prepared(model)
+    fully_shard(model, mesh=mesh)
+    optimizer = adamw(model)
+    sparse.attach(optimizer)
+    train(model, optimizer, share_of(rank))
+    return result(model, sparse)
+
+
+def tensor_parallel(rank: int, folder: Path) -> dict[str, Any]:
+    """Rows of one weight and columns of the next on each process; both see the whole batch."""
+    model = Net()
+    mesh = init_device_mesh("cpu", (2,))
+    parallelize_module(model, mesh, {"first": ColwiseParallel(), "second": RowwiseParallel()})
+    optimizer = adamw(model)
+    optimizer.defaults["foreach"] = optimizer.param_groups[0]["foreach"] = False
+    sparse = prepared(model, optimizer)
+    train(model, optimizer, slice(None), steps=range(3))
+    sparse.load_state_dict(sparse.state_dict())
+    train(model, optimizer, slice(None), steps=range(3, STEPS))
+    return result(model, sparse)
+
+
+def zero(rank: int, folder: Path) -> dict[str, Any]:
+    """Optimizer state divided among processes (ZeRO stage 1)."""
+    model = Net()
+    wrapped = DistributedDataParallel(model)
+    optimizer = ZeroRedundancyOptimizer(wrapped.parameters(), torch.optim.AdamW, lr=0.05)
+    sparse = prepared(wrapped, optimizer)
+    train(wrapped, optimizer, share_of(rank))
+    return result(model, sparse)
+
+
 SCENARIOS: dict[str, Callable[[int, Path], dict[str, Any]]] = {
     "ddp": lambda r, f: ddp(r, f, after=False),
     "ddp, prepared after": lambda r, f: ddp(r, f, after=True),
@@ -238,6 +292,10 @@ SCENARIOS: dict[str, Callable[[int, Path], dict[str, Any]]] = {
     "fsdp decay": lambda r, f: fsdp_decay(r, f, after=False),
     "fsdp decay, prepared after": lambda r, f: fsdp_decay(r, f, after=True),
     "fsdp checkpoint": fsdp_checkpoint,
+    "fsdp from plain state": fsdp_from_plain_state,
+    "hybrid": hybrid,
+    "tensor parallel": tensor_parallel,
+    "zero": zero,
 }
 
 

@@ -38,6 +38,7 @@ class Binding:
         groups: weights by index of their parameter group.
         rule: how gradients reach dropped entries.
         on_step: called after every completed step with the weights, while parameters hold W.
+        on_gradients: called before every step with weights whose gradients are as they came.
         explicit: register no hooks; ``finish`` is called after each step instead.
     """
 
@@ -47,6 +48,7 @@ class Binding:
         groups: Mapping[int, Sequence[MaskedWeight]],
         rule: Rule,
         on_step: Callable[[Sequence[MaskedWeight], Any], None],
+        on_gradients: Callable[[Sequence[MaskedWeight]], None],
         *,
         explicit: bool = False,
     ) -> None:
@@ -55,7 +57,7 @@ class Binding:
         self.weights = tuple(weight for weights in self.groups.values() for weight in weights)
         self.explicit = explicit
         self.seconds = 0.0
-        self._rule, self._on_step = rule, on_step
+        self._rule, self._on_step, self._on_gradients = rule, on_step, on_gradients
         self._revealed = self._skipped = False
         self._silent: set[str] = set()
         self._handles = (
@@ -143,6 +145,7 @@ class Binding:
 
     def _apply(self) -> None:
         for update in self._updates(with_gradient=True):
+            self._on_gradients(update.weights)
             self._rule.apply_(update)
 
     def _updates(self, *, with_gradient: bool) -> Iterator[Update]:

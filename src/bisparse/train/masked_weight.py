@@ -41,7 +41,7 @@ class MaskedWeight:
         steps: completed optimizer steps.
         refreshes: masks chosen so far.
         is_dense: the mask is all ones, so that nothing needs to be hidden.
-        version: of the parameter when ``prepare`` was done with it.
+        version: of the parameter when ``prepare`` was done with it; ``None`` from the first step on.
         checked: the parameter was seen to be masked since the last change from outside.
     """
 
@@ -62,7 +62,7 @@ class MaskedWeight:
     steps: int = 0
     refreshes: int = 0
     is_dense: bool = True
-    version: int = -1
+    version: int | None = None
     checked: bool = False
 
     @classmethod

@@ -73,18 +73,15 @@ class Sharding:
             part, self.mesh, self.placements, run_check=False, shape=self.shape, stride=self.stride
         )
 
-    def wrap_rows(self, rows: Tensor) -> Tensor:
-        """Rows of this process's part, (R, n), as a distributed tensor divided like the weight's rows.
+    @property
+    def by_rows(self) -> bool:
+        """Whether parts are whole rows: slices along the first dimension."""
+        return all(placement.dim == 0 for placement in self.placements if placement.is_shard())
 
-        Raises:
-            NotImplementedError: the weight is divided along another dimension than its first.
-        """
+    def wrap_rows(self, rows: Tensor) -> Tensor:
+        """Rows of this process's part, (R, n), as a distributed tensor divided like the weight's rows."""
         from torch.distributed.tensor import DTensor
 
-        if any(placement.is_shard() and placement.dim != 0 for placement in self.placements):
-            raise NotImplementedError(
-                f"state of a weight divided as {self.placements}: only dimension 0 is known"
-            )
         shape = torch.Size((self.shape[0], rows.shape[1]))
         return DTensor.from_local(
             rows, self.mesh, self.placements, run_check=False, shape=shape, stride=(rows.shape[1], 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,6 +24,8 @@ from bisparse.train.topology import Projection, Topology
 from bisparse.weights import Layout, PatternChoice, Selectors, assign_patterns
 
 __all__ = ["Sparsifier"]
+
+_LOG = logging.getLogger(__name__)
 
 
 class Sparsifier:
@@ -129,7 +132,7 @@ class Sparsifier:
         self._weights, self._model = tuple(weights), model
         self._hide(weights)
         for weight in weights:
-            weight.version = weight.values._version
+            weight.version = weight.parameter._version
         return self if optimizer is None else self.attach(optimizer)
 
     @torch.no_grad()
@@ -156,7 +159,12 @@ class Sparsifier:
         for weight in self._weights:
             rebind_(weight, self._record)
         groups = group_weights(self._weights, optimizer, [b.optimizer for b in self._bindings])
-        self._bindings.append(Binding(optimizer, groups, self.rule, self._after_step, explicit=explicit))
+        self._bindings.append(
+            Binding(optimizer, groups, self.rule, self._after_step, self._before_step, explicit=explicit)
+        )
+        bound = {weight.name for binding in self._bindings for weight in binding.weights}
+        for name in self.weights.keys() - bound:
+            _LOG.info("%s has no optimizer yet: its mask stays as it is", name)
         return self
 
     def step(self) -> None:
@@ -164,7 +172,7 @@ class Sparsifier:
 
         Optimizers with hooks need no call, and it does nothing for them. As the optimizer has then run on
         W*E, momentum and Adam's normalisation do not see the rule's decay: it acts like decoupled weight
-        decay.
+        decay. Leave it out after a step that a ``GradScaler`` skipped; hooks see that themselves.
 
         Raises:
             ValueError: no optimizer is attached.
@@ -213,7 +221,7 @@ class Sparsifier:
         Raises:
             ValueError: the state belongs to other weights, shapes or patterns. Nothing is changed then.
         """
-        untouched = [w for w in self._weights if not w.is_dense and w.values._version == w.version]
+        untouched = [w for w in self._weights if not w.is_dense and w.parameter._version == w.version]
         load_sparsifier_state(self._weights, self._record, state, lambda: self.rule.reveal_(untouched))
         if self.rule.hides_all:  # what the forward pass sees follows from W alone
             masked = [weight for weight in self._weights if not weight.is_dense]
@@ -222,7 +230,7 @@ class Sparsifier:
 
     def metrics(self) -> dict[str, Any]:
         """What the last refresh changed, in total and by layer, and what refreshes cost; see docs/train.md."""
-        return summary(self._weights, self._record, self._clock.figures(self.schedule.every or 1))
+        return summary(self._weights, self._record, self._times(), diversity=True)
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -230,14 +238,18 @@ class Sparsifier:
         return list(self._record.history)
 
     def observe(self, callback: Callable[[dict[str, Any]], None]) -> Self:
-        """Call back with :meth:`metrics` after every refresh, for logging."""
+        """Call back with :meth:`metrics` (without mask diversity, which never changes) after every refresh."""
         self._observers.append(callback)
         return self
+
+    def _before_step(self, weights: Sequence[MaskedWeight]) -> None:
+        for weight in weights:
+            self.topology.look_(weight, due=self.schedule.due(weight.steps + 1))
 
     def _after_step(self, weights: Sequence[MaskedWeight], optimizer: Any) -> None:
         """Count a completed step and refresh what is due; parameters hold W."""
         for weight in weights:
-            weight.steps += 1
+            weight.steps, weight.version = weight.steps + 1, None
             self.topology.observe_(weight)
         due = [w for w in weights if self.schedule.due(w.steps)]
         started = time.perf_counter()
@@ -245,8 +257,10 @@ class Sparsifier:
             self._refresh(due, optimizer)
         if self._bindings and optimizer is self._bindings[0].optimizer:
             self._clock.tick(time.perf_counter() - started if due else 0.0)
-        for callback in self._observers if due else ():
-            callback(self.metrics())
+        if due and self._observers:
+            figures = summary(self._weights, self._record, self._times(), diversity=False)
+            for callback in self._observers:
+                callback(figures)
 
     def _refresh(self, weights: Sequence[MaskedWeight], optimizer: Any) -> None:
         for weight in weights:
@@ -263,6 +277,9 @@ class Sparsifier:
             weight.duals = chosen.duals or weight.duals
             weight.set_mask(chosen.mask)
         self._record.close(max(weight.steps for weight in weights))
+
+    def _times(self) -> dict[str, float]:
+        return self._clock.figures(self.schedule.every or 1)
 
     def _hide(self, weights: Sequence[MaskedWeight]) -> None:
         self.rule.hide_([weight for weight in weights if not weight.is_dense])

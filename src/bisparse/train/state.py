@@ -41,9 +41,9 @@ def _weight_state(weight: MaskedWeight, record: Record, compact: bool) -> dict[s
         "refreshes": weight.refreshes,
         "is_dense": weight.is_dense,
         "figures": list(astuple(record.layers.get(weight.name, LayerFigures()))),
-        "mask": _packed(pack(weight.mask), sharding),
-        "first": _packed(record.first.get(weight.name, pack(weight.mask)), sharding),
-        "opening": _packed(record.opening.get(weight.name, pack(weight.mask)), sharding),
+        "mask": _packed(pack(weight.mask), weight),
+        "first": _packed(record.first.get(weight.name, pack(weight.mask)), weight),
+        "opening": _packed(record.opening.get(weight.name, pack(weight.mask)), weight),
     }
     if compact and sharding is None:
         state["values"] = weight.hidden[dropped]
@@ -86,9 +86,14 @@ def _load_duals(weight: MaskedWeight, state: Mapping[str, Tensor]) -> Duals | No
     return Duals(rows.clone(), columns.clone())
 
 
-def _packed(bits: Tensor, sharding: Sharding | None) -> Tensor:
-    """Rows of bits, divided among processes like the weight's rows."""
-    return bits if sharding is None else sharding.wrap_rows(bits)
+def _packed(bits: Tensor, weight: MaskedWeight) -> Tensor:
+    """Bits of a mask, divided among processes like the weight; as bytes where its rows are cut."""
+    sharding = weight.sharding
+    if sharding is None:
+        return bits
+    if sharding.by_rows:
+        return sharding.wrap_rows(bits)
+    return sharding.wrap(unpack(bits, weight.mask.shape).byte())
 
 
 def load_sparsifier_state(
@@ -155,10 +160,13 @@ def _expanded(weight: MaskedWeight, state: Mapping[str, Any]) -> Tensor:
 
 
 def _mask(weight: MaskedWeight, bits: Tensor) -> Tensor:
-    """This process's part of a packed mask, whole or divided."""
-    if weight.sharding is not None and hasattr(bits, "placements"):
-        return unpack(weight.sharding.unwrap(bits), weight.values.shape)
-    return _part(unpack(_whole(bits), weight.shape).to(weight.values.device), weight.sharding)
+    """This process's part of a mask: packed, or as bytes; whole, or divided in whatever way."""
+    sharding = weight.sharding
+    if bits.shape == weight.shape:
+        return _part(bits, sharding).bool()
+    if sharding is not None and sharding.by_rows and hasattr(bits, "placements"):
+        return unpack(sharding.unwrap(bits), weight.values.shape)
+    return _part(unpack(_whole(bits), weight.shape).to(weight.values.device), sharding)
 
 
 def _whole(tensor: Tensor) -> Tensor:

@@ -9,11 +9,11 @@ from torch import Tensor
 __all__ = ["count", "pack", "unpack"]
 
 
-def count(mask: Tensor) -> int:
-    """How many entries are True."""
+def count(mask: Tensor) -> int | Tensor:
+    """How many entries are True; a tensor where to know the number would mean to wait for the device."""
     if mask.device.type == "cpu":  # several times as fast as torch's sum of booleans
         return int(np.count_nonzero(mask.numpy()))
-    return int(mask.sum().item())
+    return mask.sum()
 
 
 def pack(mask: Tensor) -> Tensor:

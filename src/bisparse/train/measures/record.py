@@ -91,19 +91,20 @@ class Record:
             old = new
         elif (weight.refreshes - 1) % self.window == 0:
             self.opening[name] = pack(old)
-        differences = [
-            count(new ^ other)
-            for other in (old, unpack(self.first[name], new.shape), unpack(self.opening[name], new.shape))
-        ]
+        others = (old, unpack(self.first[name], new.shape), unpack(self.opening[name], new.shape))
+        counts = [count(mask) for mask in (new, *(new ^ other for other in others))]
         magnitude = values.abs()
-        whole = float(magnitude.sum().item())
-        kept = float(magnitude.mul_(new).sum().item())
+        whole, kept = magnitude.sum(), magnitude.mul_(new).sum()
         forced = 0.0 if old is new else forced or 0.0
-        figures = [float(new.numel()), float(count(new)), *map(float, differences), forced, kept, whole]
+        figures = torch.stack(
+            [
+                torch.as_tensor(x, device=values.device, dtype=torch.float64)
+                for x in (new.numel(), *counts, forced, kept, whole)
+            ]
+        )
         if weight.sharding is not None:
-            tensor = torch.tensor(figures, dtype=torch.float64, device=values.device)
-            figures = weight.sharding.sum_(tensor).tolist()
-        self.layers[name] = LayerFigures(*figures)
+            figures = weight.sharding.sum_(figures)
+        self.layers[name] = LayerFigures(*figures.tolist())
 
     def close(self, step: int) -> None:
         """All weights of a refresh are added: note the totals."""

@@ -16,7 +16,9 @@ from bisparse.weights import as_matrices
 __all__ = ["summary"]
 
 
-def summary(weights: Sequence[MaskedWeight], record: Record, times: dict[str, float]) -> dict[str, Any]:
+def summary(
+    weights: Sequence[MaskedWeight], record: Record, times: dict[str, float], *, diversity: bool = True
+) -> dict[str, Any]:
     """Totals, times, and ``layers``: the same figures by weight name.
 
     ``mask_diversity_log10`` is the logarithm of the number of masks that the pattern allows.
@@ -25,14 +27,15 @@ def summary(weights: Sequence[MaskedWeight], record: Record, times: dict[str, fl
     for weight in weights:
         if weight.name in record.layers:
             figures: dict[str, Any] = record.layers[weight.name].to_dict()
-            shape = _matrix_shape(weight)
-            figures["mask_diversity_log10"] = mask_diversity(weight.pattern, shape).log10
+            if diversity:
+                figures["mask_diversity_log10"] = mask_diversity(weight.pattern, _matrix_shape(weight)).log10
             layers[weight.name] = {"pattern": str(weight.pattern), **figures}
+    logarithms = [layer.get("mask_diversity_log10", 0.0) for layer in layers.values()]
     return {
         "step": max((weight.steps for weight in weights), default=0),
         "refreshes": max((weight.refreshes for weight in weights), default=0),
         **record.total().to_dict(),
-        "mask_diversity_log10": math.fsum(layer["mask_diversity_log10"] for layer in layers.values()),
+        **({"mask_diversity_log10": math.fsum(logarithms)} if diversity else {}),
         **times,
         "layers": layers,
     }

@@ -32,6 +32,14 @@ class Chosen:
 class Topology:
     """Chooses masks. Override ``choose``, and ``settle_`` where a change touches more than the mask."""
 
+    def look_(self, weight: MaskedWeight, *, due: bool) -> None:
+        """Called before every optimizer step, while the gradient is as it came, before the rule changes it.
+
+        Args:
+            weight: with a gradient.
+            due: masks are chosen after this step.
+        """
+
     def observe_(self, weight: MaskedWeight) -> None:
         """Called after every optimizer step, while the parameter holds W."""
 
