@@ -77,6 +77,19 @@ class CellLoop(nn.Module):
         return state[0]
 
 
+class TiedPair(nn.Module):
+    """Two layers that share one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.second(self.first(x).relu())
+        return out
+
+
 @dataclass
 class Kind:
     """A module and the shape of one batch."""
@@ -100,4 +113,5 @@ KINDS = {
     "lstm": Kind(lambda: First(nn.LSTM(8, 8, proj_size=4)), (10, 16, 8)),
     "lstm_cell": Kind(CellLoop, (4, 100, 8)),
     "experts": Kind(LoopExperts, (300, 16)),
+    "tied": Kind(TiedPair, (200, 8)),
 }

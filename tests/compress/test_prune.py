@@ -168,7 +168,8 @@ def test_routed_experts():
     assert all(layer.error_after < layer.error_before for layer in report.layers)
 
 
-def test_padding_tokens_change_nothing():
+@pytest.mark.parametrize("reconstruct", ["alps", "least_squares+distill"])
+def test_padding_tokens_change_nothing(reconstruct):
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
@@ -186,9 +187,31 @@ def test_padding_tokens_change_nothing():
         x[:, 9:] = junk
         model = Net()
         batch = {"inputs_embeds": x, "attention_mask": mask}
-        prune_(model, "2:4", ignore=[], calibration=[batch], reconstruct="alps")
+        prune_(model, "2:4", ignore=[], calibration=[batch], reconstruct=reconstruct)
         weights.append(model.body.weight.detach())
     assert torch.equal(*weights)
+
+
+def test_batches_may_differ_in_size_and_length():
+    x = torch.cat(data(width=8))
+    shapes = [(1, 50, 8), (4, 25, 8), (150, 1, 8)]
+    mixed = [part.reshape(shape) for part, shape in zip(x.split([50, 100, 150]), shapes, strict=True)]
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+    apart, together = (
+        prune(model, "2:4", ignore=[], calibration=batches, reconstruct="least_squares", scores="obs").model
+        for batches in (mixed, [x])
+    )
+    torch.testing.assert_close(apart[2].weight, together[2].weight, rtol=1e-3, atol=1e-4)
+
+
+def test_progress_is_shown_on_the_error_stream_only_when_asked_for(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a captured stream counts as a terminal then
+    prune_(mlp(), "2:4", calibration=data(), reconstruct="least_squares")
+    assert capsys.readouterr().err == ""
+    prune_(mlp(), "2:4", calibration=data(), reconstruct="least_squares", progress=True)
+    captured = capsys.readouterr()
+    assert "2.weight" in captured.err
+    assert captured.out == ""
 
 
 def test_layers_smaller_than_the_block():
