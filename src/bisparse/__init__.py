@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from bisparse.files.packed.report import PackReport
     from bisparse.files.packed.save import save_packed
     from bisparse.files.pruning import prune_file
+    from bisparse.filters.prune import prune_filters, prune_filters_
+    from bisparse.filters.report import FilterReport
     from bisparse.kernel_theory.callback import SpectrumCallback
     from bisparse.kernel_theory.features import feature_kernel
     from bisparse.kernel_theory.gradient_kernel import gradient_kernel
@@ -51,6 +53,7 @@ _HOME = {
     "AccelerateReport": "bisparse.acceleration.report",
     "Accelerated": "bisparse.acceleration.entry",
     "Duals": "bisparse.masks.result",
+    "FilterReport": "bisparse.filters.report",
     "KernelRegression": "bisparse.kernel_theory.regression",
     "KernelReport": "bisparse.kernel_theory.report",
     "MaskDiversity": "bisparse.diversity",
@@ -85,6 +88,8 @@ _HOME = {
     "prune": "bisparse.compress.prune",
     "prune_": "bisparse.compress.prune",
     "prune_file": "bisparse.files.pruning",
+    "prune_filters": "bisparse.filters.prune",
+    "prune_filters_": "bisparse.filters.prune",
     "relax_probability": "bisparse.compress.relax",
     "save_packed": "bisparse.files.packed.save",
     "sequential_diversity": "bisparse.diversity",
@@ -100,6 +105,7 @@ __all__ = [
     "AccelerateReport",
     "Accelerated",
     "Duals",
+    "FilterReport",
     "KernelRegression",
     "KernelReport",
     "MaskDiversity",
@@ -134,6 +140,8 @@ __all__ = [
     "prune",
     "prune_",
     "prune_file",
+    "prune_filters",
+    "prune_filters_",
     "relax_probability",
     "save_packed",
     "sequential_diversity",

@@ -57,7 +57,9 @@ class Attention(nn.Module):
         self.heads = 4
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (p.unflatten(-1, (self.heads, -1)).transpose(1, 2) for p in self.qkv(self.norm1(x)).chunk(3, -1))
+        q, k, v = (
+            p.unflatten(-1, (self.heads, -1)).transpose(1, 2) for p in self.qkv(self.norm1(x)).chunk(3, -1)
+        )
         mixed = F.scaled_dot_product_attention(q, k, v)
         x = x + self.out(mixed.transpose(1, 2).flatten(2))
         value, gate = self.up(self.norm2(x)).chunk(2, -1)

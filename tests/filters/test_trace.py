@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.filters.networks import Attention, Branches, Residual
 from torch import nn
 
 from bisparse.compress.calibration import Call
@@ -15,10 +16,11 @@ from bisparse.filters.trace import trace
 from bisparse.zoo.gpt import gpt
 from bisparse.zoo.lenet import lenet5
 from bisparse.zoo.resnet_cifar import resnet_cifar
-from tests.filters.networks import Attention, Branches, Residual
 
 
-def families(model: nn.Module, *shape: int, dtype: torch.dtype = torch.float32) -> dict[str, tuple[int, list[str]]]:
+def families(
+    model: nn.Module, *shape: int, dtype: torch.dtype = torch.float32
+) -> dict[str, tuple[int, list[str]]]:
     """Name to number of units and readers."""
     found = trace(model, Call((torch.zeros(2, *shape, dtype=dtype),)))
     return {

@@ -11,6 +11,7 @@ import typer
 
 from bisparse.cli.bench import bench
 from bisparse.cli.demo import demo
+from bisparse.cli.filters import filters
 from bisparse.cli.inspect import inspect
 from bisparse.cli.kernel import kernel
 from bisparse.cli.pack import pack, unpack
@@ -55,6 +56,7 @@ app.command("train")(train)
 app.command("pack")(pack)
 app.command("unpack")(unpack)
 app.command("kernel")(kernel)
+app.command("filters")(filters)
 app.add_typer(bench, name="bench")
 app.command("demo")(demo)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,7 +49,17 @@ def find_families(trace: Trace) -> list[Family]:
             groups.setdefault(tuple(sorted(found)), []).append(unit)
     families = [_family(trace, np.array(sorted(members))) for members in groups.values()]
     order = {id(product): number for number, product in enumerate(trace.products)}
-    return sorted(families, key=lambda family: (order[id(family.written[0])], int(family.units[0])))
+    families.sort(key=lambda family: (order[id(family.written[0])], int(family.units[0])))
+    return [replace(family, name=name) for family, name in zip(families, _unique(families), strict=True)]
+
+
+def _unique(families: list[Family]) -> list[str]:
+    """Names, numbered where several families have the same writers."""
+    names = [family.name for family in families]
+    return [
+        f"{name} ({names[:place].count(name) + 1})" if names.count(name) > 1 else name
+        for place, name in enumerate(names)
+    ]
 
 
 def _note(places: dict[int, list[str]], units: Ids, place: str) -> None:

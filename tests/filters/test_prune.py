@@ -1,0 +1,273 @@
+"""Filters really removed: same outputs as with zeros, smaller tensors, ordinary modules."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.filters.networks import NETWORKS, Attention, Branches, HardCoded, Residual, Shuffled
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import bisparse as bs
+from bisparse.filters import apply_plan, apply_plan_, load_plan, prune_filters, prune_filters_, save_plan
+from bisparse.report import render
+from bisparse.zoo.lenet import lenet_300_100
+from bisparse.zoo.resnet_cifar import resnet_cifar
+
+
+def made(name: str) -> tuple[nn.Module, list[Tensor]]:
+    """A network with random weights and statistics, and calibration data."""
+    torch.manual_seed(0)
+    kind, shape = NETWORKS[name]
+    model = kind().eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+    return model, list(torch.randn(24, *shape).split(8))
+
+
+def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", ["residual", "branches", "attention"])
+@pytest.mark.parametrize("resource", ["params", "flops"])
+def test_the_budget_is_met_and_the_small_network_is_the_masked_one(name: str, resource: str) -> None:
+    model, data = made(name)
+    before = copy.deepcopy(model)
+    pruned = prune_filters(model, f"{resource}:0.6", calibration=data, latency=False)
+    report = pruned.report
+    kept = 1 - (report.parameters_removed if resource == "params" else report.operations_removed)
+    assert 0.35 < kept <= 0.6
+    assert report.deviation < 1e-5
+    assert report.after.parameters == sum(p.numel() for p in pruned.model.parameters())
+    assert report.before.parameters == sum(p.numel() for p in model.parameters())
+    assert shapes(model) == shapes(before)
+    assert pruned.model(data[0]).shape == model(data[0]).shape
+    assert "multiply-adds" in "\n".join(render(report.to_table(), 120))
+
+
+def test_parameters_are_within_one_channel_of_the_budget() -> None:
+    torch.manual_seed(0)
+    model, data = lenet_300_100().eval(), [torch.rand(32, 784)]
+    for share in (0.8, 0.5, 0.2):
+        report = prune_filters(model, f"params:{share}", calibration=data, latency=False).report
+        used = report.after.parameters / report.before.parameters
+        assert (
+            share - 1200 / 266_610 < used <= share
+        )  # a hidden unit of the first layer costs at most 784 + 1 + 100
+
+
+def dead_network() -> tuple[nn.Module, list[Tensor]]:
+    """Half of the channels are never active."""
+    model, data = made("residual")
+    assert isinstance(model, Residual)
+    with torch.no_grad():
+        model.one.weight[:6] = 0
+        assert model.one.bias is not None
+        assert model.bn1.running_mean is not None
+        model.one.bias[:6] = 0
+        model.bn1.running_mean[:6] = 0
+        model.bn1.bias[:6] = 0
+    return model, data
+
+
+def test_removing_dead_channels_changes_nothing() -> None:
+    model, data = dead_network()
+    expected = torch.cat([model(x) for x in data])
+    report = prune_filters_(model, "params:0.78", calibration=data, targets=["one"], latency=False)
+    assert report["one"].kept == 6
+    assert report["one"].eps == pytest.approx(0.0, abs=1e-12)
+    assert float((torch.cat([model(x) for x in data]) - expected).abs().max().detach()) < 1e-6
+
+
+@pytest.mark.parametrize("allocation", ["eps", "uniform", "global"])
+@pytest.mark.parametrize("selection", ["top", "random", "hybrid"])
+def test_every_choice_runs_and_reports(allocation: str, selection: str) -> None:
+    model, data = made("branches")
+    pruned = prune_filters(
+        model, "params:0.7", calibration=data, allocation=allocation, selection=selection, latency=False
+    )
+    assert pruned.model(data[0]).shape == (8, 7, 8, 8)
+    for family in pruned.report.families:
+        assert 1 <= family.kept <= family.units
+        assert family.total is not None
+        assert 0 < family.total <= family.units
+        assert family.vacuous == (family.kept == family.units or (family.eps or 0) >= 1)
+
+
+def loss(model: nn.Module, batch: Any) -> Tensor:
+    return F.cross_entropy(model(batch[0]), batch[1])
+
+
+@pytest.mark.parametrize("scores", ["l1", "l2", "random", "taylor"])
+def test_baselines_remove_as_much(scores: str) -> None:
+    model, data = made("residual")
+    labelled = [(x, torch.arange(8) % 5) for x in data]
+    report = prune_filters_(
+        model, "params:0.6", calibration=labelled, scores=scores, loss=loss, latency=False
+    )
+    assert report.parameters_removed >= 0.4
+    assert report["one"].eps is None
+
+
+def test_norms_remove_the_smallest_filters() -> None:
+    model, data = made("residual")
+    assert isinstance(model, Residual)
+    norms = model.one.weight.detach().abs().sum((1, 2, 3))
+    report = prune_filters_(
+        model, "params:0.8", calibration=data, scores="l1", targets=["one"], latency=False
+    )
+    kept = report.plan.kept["one.weight"][0]
+    assert sorted(norms.topk(len(kept)).indices.tolist()) == list(kept)
+
+
+@pytest.mark.parametrize("reconstruct", ["none", "bias", "least_squares"])
+def test_fitting_what_is_left_helps(reconstruct: str) -> None:
+    model, data = made("residual")
+    expected = torch.cat([model(x) for x in data]).detach()
+    pruned = prune_filters(model, "params:0.8", calibration=data, reconstruct=reconstruct, latency=False)
+    blind = prune_filters(model, "params:0.8", calibration=data, reconstruct="none", latency=False).model
+    error, unfitted = (
+        float((torch.cat([net(x) for x in data]) - expected).detach().square().mean())
+        for net in (pruned.model, blind)
+    )
+    assert error <= unfitted + 1e-9
+    assert pruned.report.deviation < 1e-5
+
+
+def test_the_small_network_is_saved_pickled_compiled_and_trained(tmp_path: Path) -> None:
+    model, data = made("attention")
+    pruned = prune_filters(model, "params:0.6", calibration=data, latency=False)
+    expected = pruned.model(data[0])
+    torch.save(pruned.model.state_dict(), tmp_path / "small.pt")
+    save_plan(pruned.report.plan, tmp_path / "plan.json")
+    again = apply_plan_(Attention(), load_plan(tmp_path / "plan.json")).eval()
+    again.load_state_dict(torch.load(tmp_path / "small.pt", weights_only=True))
+    assert torch.equal(again(data[0]), expected)
+    assert torch.equal(pickle.loads(pickle.dumps(pruned.model))(data[0]), expected)
+    compiled = torch.compile(pruned.model, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(data[0]), expected)
+    expected.square().mean().backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is not None for p in pruned.model.parameters())
+
+
+def test_the_small_network_is_exported_to_onnx(tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model, data = made("residual")
+    small = prune_filters(model, "params:0.5", calibration=data, latency=False).model
+    torch.onnx.export(small, (data[0],), tmp_path / "small.onnx", dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "small.onnx", providers=["CPUExecutionProvider"])
+    found = session.run(None, {session.get_inputs()[0].name: data[0].numpy()})[0]
+    torch.testing.assert_close(torch.from_numpy(found), small(data[0]).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_padded_shortcuts_shrink_with_the_stages() -> None:
+    torch.manual_seed(0)
+    model = resnet_cifar(8).eval()
+    data = list(torch.randn(8, 3, 16, 16).split(4))
+    pruned = prune_filters(model, "params:0.3", calibration=data, samples=4, latency=False)
+    assert pruned.report.deviation < 1e-5
+    shortcut = pruned.model.get_submodule("layer2.0.shortcut")
+    stem, stage = (pruned.model.get_parameter(f"{n}.weight").shape[0] for n in ("conv1", "layer2.0.conv2"))
+    assert stem + shortcut.channels_front + shortcut.channels_back == stage < 32  # type: ignore[operator]
+    again = apply_plan(resnet_cifar(8), pruned.report.plan).eval()
+    again.load_state_dict(pruned.model.state_dict())
+    assert torch.equal(again(data[0]), pruned.model(data[0]))
+
+
+def test_widths_are_multiples_of_a_tile_and_patterns_fit_what_is_left() -> None:
+    model, data = made("residual")
+    pruned = prune_filters(model, "params:0.7", calibration=data, multiple=4, latency=False)
+    assert {family.kept % 4 for family in pruned.report.families} == {0}
+    report = bs.prune_(pruned.model, "2:4t", targets=["two"])
+    assert report["two"].density == 0.5
+
+
+def test_heads_are_removed_whole() -> None:
+    model, data = made("attention")
+    pruned = prune_filters(
+        model, "params:0.8", calibration=data, targets=["qkv"], allocation="uniform", latency=False
+    )
+    assert isinstance(pruned.model, Attention)
+    kept = pruned.report["qkv"].kept
+    assert kept == pruned.model.heads < 4
+    assert tuple(pruned.model.qkv.weight.shape) == (3 * 4 * kept, 16)
+    assert pruned.model.qkv.out_features == 12 * kept
+
+
+def test_channels_that_the_code_divides_by_numbers_stay() -> None:
+    model, data = made("shuffled")
+    assert isinstance(model, Shuffled)
+    report = prune_filters_(model, "params:0.8", calibration=data, latency=False)
+    assert tuple(model.one.weight.shape) == (8, 3, 1, 1)
+    assert model.two.weight.shape[0] < 8
+    assert "divides these channels by fixed numbers" in report.left_out["one"]
+
+
+def test_a_size_in_the_code_is_an_error_that_leaves_the_model_alone() -> None:
+    torch.manual_seed(0)
+    model, data = HardCoded().eval(), [torch.randn(4, 3, 8, 8)]
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match="works at its original size only"):
+        prune_filters_(model, "params:0.5", calibration=data, samples=2)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_ignored_layers_stay() -> None:
+    model, data = made("branches")
+    assert isinstance(model, Branches)
+    report = prune_filters_(model, "params:0.8", calibration=data, ignore=["left"], latency=False)
+    assert len(model.left.weight) == 6
+    assert report.left_out["left.weight"] == "in ignore"
+
+
+def test_latency_budgets_and_measurements() -> None:
+    torch.manual_seed(0)
+    model, data = lenet_300_100(features=784).eval(), [torch.rand(64, 784)]
+    report = prune_filters_(model, "latency:0.9", calibration=data)
+    assert report.after.seconds is not None
+    assert report.speedup is not None
+    assert report.parameters_removed > 0
+
+
+@pytest.mark.parametrize(
+    ("budget", "options", "message"),
+    [
+        ("params", {}, "write RESOURCE:SHARE"),
+        ("weights:0.5", {}, "choose one of params, flops, latency"),
+        ("params:1.5", {}, "between 0 and 1"),
+        ("params:0.001", {}, "the budget cannot be met"),
+        ("params:0.5", {"scores": "l3"}, "choose one of pfp"),
+        ("params:0.5", {"scores": "l1", "allocation": "eps"}, "needs sensitivities"),
+        ("params:0.5", {"scores": "taylor"}, "needs loss="),
+        ("params:0.5", {"samples": 1000}, "calibration holds only 24"),
+        ("params:0.5", {"selection": "random", "reconstruct": "bias"}, "reweights by itself"),
+        ("params:0.5", {"targets": ["nothing"]}, "matches no weight"),
+        ("params:0.5", {"ignore": ["stem", "one", "two"]}, "no filter can be removed"),
+    ],
+)
+def test_wrong_wishes_are_refused_in_words(budget: str, options: dict[str, Any], message: str) -> None:
+    model, data = made("residual")
+    with pytest.raises(ValueError, match=message):
+        prune_filters_(model, budget, calibration=data, latency=False, **options)
+
+
+def test_a_plan_that_does_not_fit_changes_nothing() -> None:
+    model, data = made("residual")
+    plan = prune_filters(model, "params:0.6", calibration=data, latency=False).report.plan
+    small = apply_plan(model, plan)
+    with pytest.raises(ValueError, match="smaller than the plan says"):
+        apply_plan_(small, plan)
+    with pytest.raises(ValueError, match="which the model lacks"):
+        apply_plan_(Attention(), plan)
