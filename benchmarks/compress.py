@@ -32,6 +32,9 @@ def main() -> None:
     console, subjects = Console(), dict[str, Subject]()
     missing = [c for c in cases() if c.row() not in ledger and options.only in (None, c.model)]
     for case in [] if options.tables else missing[: options.limit]:
+        ledger.refresh()  # another process may be filling the same file
+        if case.row() in ledger:
+            continue
         if case.model not in subjects:
             subjects[case.model] = SUBJECTS[case.model]()
         row = run_case(case, subjects[case.model])

@@ -47,6 +47,18 @@ def test_ledger_keeps_rows_across_an_interruption(tmp_path: Path) -> None:
     assert list(tmp_path.rglob("*.part")) == []
 
 
+def test_two_ledgers_fill_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    first, second = Ledger(path, ("a",)), Ledger(path, ("a",))
+    first.append({"a": 1, "value": 1.0})
+    assert {"a": 1} not in second
+    second.refresh()
+    assert {"a": 1} in second
+    first.append({"a": 3, "value": 3.0})
+    second.append({"a": 2, "value": 2.0})
+    assert [row["a"] for row in Ledger(path, ("a",)).rows] == [1, 3, 2]
+
+
 @pytest.mark.parametrize("text", ["{", '{"rows": []}', "[1]", '[{"a": 1}]'])
 def test_ledger_refuses_a_file_that_is_not_its_own(tmp_path: Path, text: str) -> None:
     path = tmp_path / "rows.json"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -16,7 +19,8 @@ class Ledger:
     """A list of flat rows, each found again by its key columns, optionally kept in a JSON file.
 
     A benchmark asks ``row in ledger`` before it measures and calls ``append`` after: run again, it continues
-    where it stopped. The file is replaced atomically at every append: it is valid JSON at any moment.
+    where it stopped. The file is replaced atomically at every append: it is valid JSON at any moment. Several
+    processes may fill one file: each append takes over the rows of the others, and so does ``refresh``.
 
     Args:
         path: of the JSON file, read where it exists; its folder is made. ``None`` keeps the rows in memory.
@@ -30,9 +34,13 @@ class Ledger:
         self.path = path
         self._key = tuple(key)
         self._rows: dict[tuple[object, ...], Row] = {}
-        if path is not None and path.exists():
-            for row in _read(path):
-                self._rows[self._identity(row)] = row
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take over what other processes have appended since; their rows win."""
+        if self.path is not None and self.path.exists():
+            found = {self._identity(row): row for row in _read(self.path)}
+            self._rows = found | {key: row for key, row in self._rows.items() if key not in found}
 
     @property
     def rows(self) -> list[Row]:
@@ -52,8 +60,14 @@ class Ledger:
 
     def append(self, row: Row) -> None:
         """Add a row and save; a row with the same key is replaced."""
-        self._rows[self._identity(row)] = dict(row)
-        if self.path is not None:
+        identity = self._identity(row)
+        if self.path is None:
+            self._rows[identity] = dict(row)
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(self.path.parent):
+            self.refresh()
+            self._rows[identity] = dict(row)
             self._save(self.path)
 
     def _identity(self, row: Mapping[str, object]) -> tuple[object, ...]:
@@ -65,11 +79,21 @@ class Ledger:
         return tuple(row[column] for column in self._key)
 
     def _save(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         lines = ",\n".join(json.dumps(row) for row in self._rows.values())
         draft = path.with_name(path.name + ".part")
         draft.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
         draft.replace(path)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process at a time; the lock is the folder itself, and ends with the process."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _read(path: Path) -> list[Row]:
