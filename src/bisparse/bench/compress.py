@@ -1,7 +1,8 @@
 """Accuracy after pruning pretrained networks, row by row.
 
 Calibration: the first 1024 images of ``data_batch_1``, or the first half of the stories; test: all 10 000 test
-images, or the other half of the stories. Nothing is chosen by the test data.
+images, or the other half of the stories. Where more stories are asked for than the first half has, the dense network
+writes them. Nothing is chosen by the test data.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from bisparse.zoo.cifar import cifar10
 from bisparse.zoo.llama import Llama, pretrained_llama
 from bisparse.zoo.resnet_cifar import pretrained_resnet
 from bisparse.zoo.tinystories import language_loss, tinystories
+from bisparse.zoo.writer import write_stories
 
 __all__ = ["SUBJECTS", "Subject", "run_case"]
 
@@ -66,16 +68,22 @@ def _resnet(depth: int) -> Subject:
 def _llama() -> Subject:
     ids, mask = tinystories()
     half = len(ids) // 2
+    network = pretrained_llama()
 
     def calibration(samples: int, seed: int) -> list[Any]:
-        pieces = torch.split(_some(half, samples, seed), 8)
-        return [{"input_ids": ids[chosen], "attention_mask": mask[chosen]} for chosen in pieces]
+        chosen = _some(half, min(samples, half), seed)
+        texts, valid = ids[chosen], mask[chosen]
+        if samples > half:  # the dense network writes what is missing
+            written = write_stories(network, samples - half, ids.shape[1], seed)
+            texts, valid = torch.cat([texts, written[0]]), torch.cat([valid, written[1]])
+        batches = zip(torch.split(texts, 8), torch.split(valid, 8), strict=True)
+        return [{"input_ids": text, "attention_mask": real} for text, real in batches]
 
     def loss(model: nn.Module) -> float:
         assert isinstance(model, Llama)
         return language_loss(model, ids[half:], mask[half:])
 
-    return Subject(pretrained_llama(), calibration, loss)
+    return Subject(network, calibration, loss)
 
 
 SUBJECTS: dict[str, Callable[[], Subject]] = {

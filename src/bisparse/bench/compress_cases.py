@@ -25,7 +25,7 @@ class Case:
         pattern: as text; for ``fit_nm``, ``fit:8`` or ``fit:8t``.
         scores: name, or ``auto``.
         reconstruct: name, ``auto`` = the library's default recipe, ``dense`` = the model as it is.
-        samples: of calibration data; 0 = all that the model's protocol gives.
+        samples: of calibration data; 0 = as many as the model's protocol gives.
         seed: of the recipe, and of the choice of samples where it is not 0.
         sparsity: of global magnitude pruning before ``fit_nm``; 0 elsewhere.
     """
@@ -84,4 +84,4 @@ def _samples_and_seeds() -> Iterator[Case]:
         yield from (Case("resnet20", "4:8t", reconstruct=r, samples=samples) for r in ("auto", "alps"))
     for seed in (1, 2):
         yield from (Case(model, pattern, seed=seed) for pattern in PATTERNS[:2] for model in RESNETS)
-    yield from (Case("llama", "4:8t", samples=samples) for samples in (8, 16, 32))
+    yield from (Case("llama", "4:8t", samples=samples) for samples in (512, 32, 8, 2048))

@@ -129,6 +129,6 @@ def compress_tables(rows: Sequence[Row]) -> dict[str, str]:
         "compress_fit_resnet20": _unstructured(rows, "resnet20", 2),
         "compress_fit_llama": _unstructured(rows, "llama", 3),
         "compress_samples": _samples(rows, "resnet20", (64, 256, 1024, 2048), 1024, 2),
-        "compress_samples_llama": _samples(rows, "llama", (8, 16, 32, 74), 74, 3),
+        "compress_samples_llama": _samples(rows, "llama", (8, 32, 74, 512, 2048), 74, 3),
         "compress_machine": "\n".join(machines) + "\n",
     }
