@@ -1,9 +1,9 @@
 // x = W^T y: a group of rows at a time, few enough for the memory's prefetchers to follow each. For a few columns, the sums
 // over the group stay in registers; what is added to the results in the cache is one sum per group.
 
-template <class T, int Kept>
+template <class T>
 struct RowGroup {
-  Weights<T, Kept> weights[kColumnRows];
+  Weights<T> weights[kColumnRows];
   const std::uint8_t* index[kColumnRows];
   float scale[kColumnRows][kBatchAtOnce];
   int rows;
@@ -51,12 +51,12 @@ static inline void add_rows(Group& group, float* x, int first) {
     for (int p = 0; p < Steps * Parts; ++p) store(x + (p / Parts * Batch + b) * kStep + (first + p % Parts) * kLanes, sums[b][p]);
 }
 
-template <class T, int Kept, int Batch>
+template <class T, int Batch>
 static void add_group(const ColumnsTask& task, std::int64_t row, std::int64_t end_row, std::int64_t batch,
                       std::int64_t first_step, std::int64_t end_step) {
   constexpr int parts = parts_at_once(Batch) < kParts ? parts_at_once(Batch) : kParts;
   constexpr int steps = parts_at_once(Batch) / parts;
-  RowGroup<T, Kept> group(task, row, end_row, first_step, batch, Batch);
+  RowGroup<T> group(task, row, end_row, first_step, batch, Batch);
   float* x = task.x + (batch * task.matrix.view.steps() + first_step * Batch) * kStep;
   std::int64_t step = first_step;
   for (; step + steps <= end_step; step += steps, x += steps * Batch * kStep)
@@ -72,10 +72,10 @@ static void multiply_columns(const ColumnsTask& task, std::int64_t first_step, s
     float* x = task.x + (batch * task.matrix.view.steps() + first_step * Batch) * kStep;
     __builtin_memset(x, 0, static_cast<std::size_t>(steps * Batch * kStep) * sizeof(float));
   });
-  for_pattern(task.matrix.view, [&]<class T, int Kept>() {
+  for_dtype(task.matrix.view.dtype, [&]<class T>() {
     for (std::int64_t row = 0; row < rows; row += kColumnRows)
       for_batches(task.batch, [&]<int Batch>(std::int64_t batch) {
-        add_group<T, Kept, Batch>(task, row, rows, batch, first_step, end_step);
+        add_group<T, Batch>(task, row, rows, batch, first_step, end_step);
       });
   });
 }

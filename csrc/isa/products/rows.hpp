@@ -2,10 +2,10 @@
 // meets every activation that is loaded, and a loaded activation meets every row. Sums of one (row, batch) pair stay in one
 // register.
 
-template <class T, int Kept, int Rows, int Batch>
+template <class T, int Rows, int Batch>
 static void dot_block(const RowsTask& task, std::int64_t row, std::int64_t batch) {
   const std::int64_t steps = task.matrix.view.steps();
-  Weights<T, Kept> weights[Rows];
+  Weights<T> weights[Rows];
   const std::uint8_t* index[Rows];
   Vec sums[Rows][Batch];
   for (int r = 0; r < Rows; ++r) {
@@ -35,19 +35,19 @@ static void dot_block(const RowsTask& task, std::int64_t row, std::int64_t batch
       task.y[(batch + b) * task.y_stride + row + r] = total(sums[r][b]) + (task.bias ? task.bias[row + r] : 0.0f);
 }
 
-template <class T, int Kept, int Batch>
+template <class T, int Batch>
 static void dot_rows(const RowsTask& task, std::int64_t row, std::int64_t end, std::int64_t batch) {
   constexpr int rows = rows_at_once(Batch);
-  for (; row + rows <= end; row += rows) dot_block<T, Kept, rows, Batch>(task, row, batch);
-  for (; row < end; ++row) dot_block<T, Kept, 1, Batch>(task, row, batch);
+  for (; row + rows <= end; row += rows) dot_block<T, rows, Batch>(task, row, batch);
+  for (; row < end; ++row) dot_block<T, 1, Batch>(task, row, batch);
 }
 
 static void multiply_rows(const RowsTask& task, std::int64_t first_row, std::int64_t count) {
-  for_pattern(task.matrix.view, [&]<class T, int Kept>() {
+  for_dtype(task.matrix.view.dtype, [&]<class T>() {
     // A group of rows stays in the cache while the blocks of the batch pass.
     for (std::int64_t row = first_row; row < first_row + count; row += kRowGroup) {
       const std::int64_t end = at_most(row + kRowGroup, first_row + count);
-      for_batches(task.batch, [&]<int Batch>(std::int64_t batch) { dot_rows<T, Kept, Batch>(task, row, end, batch); });
+      for_batches(task.batch, [&]<int Batch>(std::int64_t batch) { dot_rows<T, Batch>(task, row, end, batch); });
     }
   });
 }

@@ -28,22 +28,11 @@ static inline const std::uint8_t* index_of(const PackedView& view, std::int64_t 
   return view.index + row * view.row_bytes();
 }
 
-// Slots per 16 columns where every 16 columns hold equally many, else 0: fixed strides need no counting of bits.
-static inline int slots_per_16(const PackedView& view) { return 16 % view.block == 0 ? 16 / view.block * view.keep : 0; }
-
-// Calls body.template operator()<T, Kept>() for the dtype and pattern of a matrix.
+// Calls body.template operator()<T>() for the type of the values.
 template <class Body>
-static inline void for_pattern(const PackedView& view, Body body) {
-  const int kept = slots_per_16(view);
-  if (view.dtype == Dtype::bf16) {
-    if (kept == 8) body.template operator()<Bf16, 8>();
-    else if (kept == 4) body.template operator()<Bf16, 4>();
-    else body.template operator()<Bf16, 0>();
-  } else {
-    if (kept == 8) body.template operator()<float, 8>();
-    else if (kept == 4) body.template operator()<float, 4>();
-    else body.template operator()<float, 0>();
-  }
+static inline void for_dtype(Dtype dtype, Body body) {
+  if (dtype == Dtype::bf16) body.template operator()<Bf16>();
+  else body.template operator()<float>();
 }
 
 constexpr std::int64_t kRowGroup = 24;   // rows of y = W x that stay cached for all blocks of a batch

@@ -36,8 +36,8 @@ static inline Vec expand(__m256 kept, std::uint32_t bits) {
   return _mm256_andnot_ps(_mm256_castsi256_ps(_mm256_srai_epi32(lanes, 31)), _mm256_permutevar8x32_ps(kept, lanes));
 }
 
-// The weights of one row, 32 columns at a time. Counting bits is cheap beside the permutation: `Kept` is not used.
-template <class T, int Kept>
+// The weights of one row, 32 columns at a time.
+template <class T>
 struct Weights {
   const T* values;
   std::uint32_t mask;

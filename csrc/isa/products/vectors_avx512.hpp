@@ -14,23 +14,21 @@ static inline void store(float* to, Vec value) { _mm512_storeu_ps(to, value); }
 static inline Vec fma(Vec a, Vec b, Vec sum) { return _mm512_fmadd_ps(a, b, sum); }
 static inline float total(Vec v) { return _mm512_mask_reduce_add_ps(0xffff, v); }
 
-// The weights of one row, 32 columns at a time. With `Kept` slots in every 16 columns the strides are constants.
-template <class T, int Kept>
+// The weights of one row, 32 columns at a time. Counting the bits of the index costs nothing beside the expansion, and so any
+// pattern runs at the same speed.
+template <class T>
 struct Weights;
 
-template <int Kept>
-struct Weights<float, Kept> {
+template <>
+struct Weights<float> {
   const float* values;
   std::uint32_t mask;
 
   inline void begin(std::uint32_t bits) { mask = bits; }
   inline Vec part(int number) {
     const __mmask16 bits = static_cast<__mmask16>(number ? mask >> 16 : mask);
-    __m512 kept;
-    if constexpr (Kept == 8) kept = _mm512_zextps256_ps512(_mm256_loadu_ps(values));
-    else if constexpr (Kept == 4) kept = _mm512_zextps128_ps512(_mm_loadu_ps(values));
-    else kept = _mm512_loadu_ps(values);
-    values += Kept ? Kept : __builtin_popcount(bits);
+    const Vec kept = _mm512_loadu_ps(values);
+    values += __builtin_popcount(bits);
     return _mm512_maskz_expand_ps(bits, kept);
   }
 };
@@ -38,20 +36,17 @@ struct Weights<float, Kept> {
 #ifdef __AVX512VBMI2__
 constexpr bool kEvenOdd = true;  // see ProductKernels
 
-template <int Kept>
-struct Weights<std::uint16_t, Kept> {
+template <>
+struct Weights<std::uint16_t> {
   const std::uint16_t* values;
   __m512i words;
 
   inline void begin(std::uint32_t mask) {
-    __m512i kept;
-    if constexpr (Kept == 8) kept = _mm512_zextsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(values)));
-    else if constexpr (Kept == 4) kept = _mm512_zextsi128_si512(_mm_loadu_si128(reinterpret_cast<const __m128i*>(values)));
-    else kept = _mm512_loadu_si512(values);
-    values += Kept ? 2 * Kept : __builtin_popcount(mask);
+    const __m512i kept = _mm512_loadu_si512(values);
+    values += __builtin_popcount(mask);
     words = _mm512_maskz_expand_epi16(mask, kept);
   }
-  inline Vec part(int number) {
+  inline Vec part(int number) const {
     return _mm512_castsi512_ps(number ? _mm512_and_si512(words, _mm512_set1_epi32(static_cast<int>(0xffff0000u)))
                                       : _mm512_maskz_slli_epi32(0xffff, words, 16));
   }
@@ -59,8 +54,8 @@ struct Weights<std::uint16_t, Kept> {
 #else
 constexpr bool kEvenOdd = false;
 
-template <int Kept>
-struct Weights<std::uint16_t, Kept> {
+template <>
+struct Weights<std::uint16_t> {
   const std::uint16_t* values;
   std::uint32_t mask;
 
@@ -69,7 +64,7 @@ struct Weights<std::uint16_t, Kept> {
     const __mmask16 bits = static_cast<__mmask16>(number ? mask >> 16 : mask);
     const __m256i kept = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values));
     const __m512i wide = _mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, kept), 16);
-    values += Kept ? Kept : __builtin_popcount(bits);
+    values += __builtin_popcount(bits);
     return _mm512_maskz_expand_ps(bits, _mm512_castsi512_ps(wide));
   }
 };

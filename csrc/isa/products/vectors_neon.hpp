@@ -33,7 +33,7 @@ struct ByteTable {
 };
 static constexpr ByteTable kBytes;
 
-template <class T, int Kept>
+template <class T>
 struct Weights {
   const T* values;
   std::uint32_t mask;

@@ -26,7 +26,7 @@ static inline float widened(std::uint16_t value) {
   return wide;
 }
 
-template <class T, int Kept>
+template <class T>
 struct Weights {
   const T* values;
   float dense[kStep];
