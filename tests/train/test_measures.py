@@ -123,10 +123,12 @@ def test_times_are_measured() -> None:
 
 def test_observers_are_told_after_every_refresh() -> None:
     sparse, model, optimizer = prepared()
-    told: list[dict[str, Any]] = []
-    sparse.observe(told.append)
+    kept: list[int] = []
+    told: list[Any] = []
+    sparse.observe(told.append).observe(lambda _: kept.append(int((model[0].weight != 0).sum())))
     train(sparse, model, optimizer, 7)
     assert [row["step"] for row in told] == [2, 4, 6]
+    assert kept == [32] * 3  # the model is masked again when observers look at it
     assert told[-1]["sad"] == sparse.metrics()["sad"]
 
 
@@ -178,6 +180,12 @@ def test_a_picture_of_the_run(tmp_path: Path) -> None:
     assert path.read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(ValueError, match="no refresh"):
         draw_history([], tmp_path / "none.png")
+
+
+def test_figures_of_a_dense_tail_are_dense() -> None:
+    sparse, model, optimizer = prepared(schedule=Schedule(dense_from=3))
+    train(sparse, model, optimizer, 5)
+    assert sparse.metrics()["density"] == sparse.metrics()["kept_magnitude"] == 1.0
 
 
 def test_a_dense_run_has_no_figures() -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 import torch.multiprocessing as mp
-from tests.train.two_processes import Net, plain, prepared, work
+from tests.train.scenarios import work
+from tests.train.two_processes import Net, plain, prepared
 
 import bisparse as bs
 from bisparse.weights import as_matrices

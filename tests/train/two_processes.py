@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
 from contextlib import nullcontext
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from tests.train.setting import Dropped, sgd, silent_loss, sparsifier
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 from torch.distributed.optim import ZeroRedundancyOptimizer
-from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
 import bisparse as bs
@@ -164,113 +156,6 @@ def ddp_other_seeds(rank: int, folder: Path) -> dict[str, Any]:
     return {"error": ""}
 
 
-def sharded(model: Net) -> Net:
-    for child in (model.first, model.second, model.third, model.fourth, model.conv, model.row, model):
-        fully_shard(child)
-    return model
-
-
-def fsdp(rank: int, folder: Path, *, after: bool) -> dict[str, Any]:
-    model = Net()
-    if after:
-        sharded(model)
-        optimizer = adamw(model)
-        sparse = prepared(model, optimizer)
-    else:
-        sparse = prepared(model)
-        sharded(model)
-        optimizer = adamw(model)
-        sparse.attach(optimizer)
-    train(model, optimizer, share_of(rank))
-    return result(model, sparse)
-
-
-def fsdp_decay(rank: int, folder: Path, *, after: bool) -> dict[str, Any]:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8)).double()
-    sparse = sparsifier()
-    if not after:
-        sparse.prepare(model)
-    fully_shard(model)
-    optimizer = sgd(model)
-    sparse.prepare(model, optimizer) if after else sparse.attach(optimizer)
-    dropped = Dropped(sparse)
-    for _ in range(3):
-        optimizer.zero_grad()
-        silent_loss_of_output(model).backward()
-        optimizer.step()
-    dropped.check(3)
-    return {"checked": True}
-
-
-def silent_loss_of_output(model: nn.Module) -> Tensor:
-    return model(torch.zeros(2, 8, dtype=torch.float64)).sum() * 0.0
-
-
-def fsdp_checkpoint(rank: int, folder: Path) -> dict[str, Any]:
-    """Save after half of the steps; a new model loads it and goes on; both end alike."""
-    model = sharded(Net())
-    optimizer = adamw(model)
-    sparse = prepared(model, optimizer)
-    train(model, optimizer, share_of(rank), steps=range(3))
-    saved = {"model": model.state_dict(), "sparsifier": sparse.state_dict(compact=False)}
-    dcp.save(saved, checkpoint_id=folder / "checkpoint")
-    inner = copy.deepcopy(optimizer.state_dict())
-    train(model, optimizer, share_of(rank), steps=range(3, STEPS))
-
-    other = sharded(Net(seed=1))
-    again = adamw(other)
-    resumed = prepared(other, again)
-    state = {"model": other.state_dict(), "sparsifier": resumed.state_dict(compact=False)}
-    dcp.load(state, checkpoint_id=folder / "checkpoint")
-    other.load_state_dict(state["model"])
-    resumed.load_state_dict(state["sparsifier"])
-    again.load_state_dict(inner)
-    train(other, again, share_of(rank), steps=range(3, STEPS))
-    return {"through": result(model, sparse), "resumed": result(other, resumed)}
-
-
-def fsdp_from_plain_state(rank: int, folder: Path) -> dict[str, Any]:
-    """What one process saved after half of the steps goes on divided."""
-    alone = Net()
-    optimizer = adamw(alone)
-    sparse = prepared(alone, optimizer)
-    train(alone, optimizer, slice(None), steps=range(3))
-    model = Net(seed=1)
-    model.load_state_dict(alone.state_dict())
-    sharded(model)
-    other = adamw(model)
-    resumed = prepared(model, other)
-    resumed.load_state_dict(sparse.state_dict())
-    return {"alone": result(alone, sparse), "divided": result(model, resumed)}
-
-
-def hybrid(rank: int, folder: Path) -> dict[str, Any]:
-    """A mesh of two dimensions: copies along one, parts along the other."""
-    model = Net()
-    mesh = init_device_mesh("cpu", (1, 2), mesh_dim_names=("copies", "parts"))
-    sparse = prepared(model)
-    fully_shard(model, mesh=mesh)
-    optimizer = adamw(model)
-    sparse.attach(optimizer)
-    train(model, optimizer, share_of(rank))
-    return result(model, sparse)
-
-
-def tensor_parallel(rank: int, folder: Path) -> dict[str, Any]:
-    """Rows of one weight and columns of the next on each process; both see the whole batch."""
-    model = Net()
-    mesh = init_device_mesh("cpu", (2,))
-    parallelize_module(model, mesh, {"first": ColwiseParallel(), "second": RowwiseParallel()})
-    optimizer = adamw(model)
-    optimizer.defaults["foreach"] = optimizer.param_groups[0]["foreach"] = False
-    sparse = prepared(model, optimizer)
-    train(model, optimizer, slice(None), steps=range(3))
-    sparse.load_state_dict(sparse.state_dict())
-    train(model, optimizer, slice(None), steps=range(3, STEPS))
-    return result(model, sparse)
-
-
 def zero(rank: int, folder: Path) -> dict[str, Any]:
     """Optimizer state divided among processes (ZeRO stage 1)."""
     model = Net()
@@ -279,32 +164,3 @@ def zero(rank: int, folder: Path) -> dict[str, Any]:
     sparse = prepared(wrapped, optimizer)
     train(wrapped, optimizer, share_of(rank))
     return result(model, sparse)
-
-
-SCENARIOS: dict[str, Callable[[int, Path], dict[str, Any]]] = {
-    "ddp": lambda r, f: ddp(r, f, after=False),
-    "ddp, prepared after": lambda r, f: ddp(r, f, after=True),
-    "ddp, accumulated": lambda r, f: ddp(r, f, after=True, parts=2),
-    "ddp decay": ddp_decay,
-    "ddp other seeds": ddp_other_seeds,
-    "fsdp": lambda r, f: fsdp(r, f, after=False),
-    "fsdp, prepared after": lambda r, f: fsdp(r, f, after=True),
-    "fsdp decay": lambda r, f: fsdp_decay(r, f, after=False),
-    "fsdp decay, prepared after": lambda r, f: fsdp_decay(r, f, after=True),
-    "fsdp checkpoint": fsdp_checkpoint,
-    "fsdp from plain state": fsdp_from_plain_state,
-    "hybrid": hybrid,
-    "tensor parallel": tensor_parallel,
-    "zero": zero,
-}
-
-
-def work(rank: int, folder: str) -> None:
-    """Run every scenario and write its result."""
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=120)
-    )
-    for name, scenario in SCENARIOS.items():
-        torch.save(scenario(rank, Path(folder)), Path(folder) / f"{name}.{rank}.pt")
-    dist.destroy_process_group()

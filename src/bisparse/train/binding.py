@@ -11,6 +11,7 @@ import torch
 from torch.optim import Optimizer
 
 from bisparse.train.masked_weight import MaskedWeight
+from bisparse.train.refresher import Refresher
 from bisparse.train.rules import Rule, Update
 
 __all__ = ["Binding", "bare_optimizer"]
@@ -29,16 +30,15 @@ def bare_optimizer(optimizer: Any) -> Any:
 class Binding:
     """Some weights and the optimizer that updates them.
 
-    Before the optimizer's step the parameters become W and the rule changes gradients; after it, ``on_step``
-    runs (it counts and may choose new masks) and the parameters become W*E again. A closure is wrapped, so
+    Before the optimizer's step the parameters become W and the rule changes gradients; after it, the refresher
+    counts and may choose new masks, and the parameters become W*E again. A closure is wrapped, so
     that every evaluation sees W*E. A step that a ``GradScaler`` makes the optimizer skip changes nothing.
 
     Args:
         optimizer: anything with ``param_groups``; with step hooks unless ``explicit``.
         groups: weights by index of their parameter group.
         rule: how gradients reach dropped entries.
-        on_step: called after every completed step with the weights, while parameters hold W.
-        on_gradients: called before every step with weights whose gradients are as they came.
+        refresher: counts steps and chooses new masks.
         explicit: register no hooks; ``finish`` is called after each step instead.
     """
 
@@ -47,8 +47,7 @@ class Binding:
         optimizer: Any,
         groups: Mapping[int, Sequence[MaskedWeight]],
         rule: Rule,
-        on_step: Callable[[Sequence[MaskedWeight], Any], None],
-        on_gradients: Callable[[Sequence[MaskedWeight]], None],
+        refresher: Refresher,
         *,
         explicit: bool = False,
     ) -> None:
@@ -57,7 +56,7 @@ class Binding:
         self.weights = tuple(weight for weights in self.groups.values() for weight in weights)
         self.explicit = explicit
         self.seconds = 0.0
-        self._rule, self._on_step, self._on_gradients = rule, on_step, on_gradients
+        self._rule, self._refresher = rule, refresher
         self._revealed = self._skipped = False
         self._silent: set[str] = set()
         self._handles = (
@@ -83,9 +82,7 @@ class Binding:
             weight.follow()
         for update in self._updates(with_gradient=False):
             self._rule.catch_up_(update)
-        self._on_step(self.weights, self.optimizer)
-        self._rule.hide_(self._masked())
-        self.seconds += time.perf_counter() - started
+        self._close(started)
 
     @torch.no_grad()
     def _before(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -112,13 +109,17 @@ class Binding:
         return (args[0], wrapped, *args[2:]), kwargs
 
     @torch.no_grad()
-    def _after(self, optimizer: Any, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
+    def _after(self, _optimizer: Any, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
         if self._skipped:
             return
-        started = time.perf_counter()
-        self._on_step(self.weights, optimizer)
+        self._close(time.perf_counter())
+
+    def _close(self, started: float) -> None:
+        refreshed = self._refresher.after_step(self.weights, self.optimizer)
         self._hide()
         self.seconds += time.perf_counter() - started
+        if refreshed:
+            self._refresher.notify()
 
     def _masked_closure(self, closure: Callable[[], Any]) -> Callable[[], Any]:
         def evaluate() -> Any:
@@ -145,7 +146,7 @@ class Binding:
 
     def _apply(self) -> None:
         for update in self._updates(with_gradient=True):
-            self._on_gradients(update.weights)
+            self._refresher.before_step(update.weights)
             self._rule.apply_(update)
 
     def _updates(self, *, with_gradient: bool) -> Iterator[Update]:

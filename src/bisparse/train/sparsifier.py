@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,9 +13,7 @@ from typing_extensions import Self
 from bisparse.train.attaching import check_gradients, group_weights, plain_name, rebind_
 from bisparse.train.binding import Binding, bare_optimizer
 from bisparse.train.masked_weight import MaskedWeight
-from bisparse.train.measures.clock import Clock
-from bisparse.train.measures.record import Record
-from bisparse.train.measures.summary import summary
+from bisparse.train.refresher import Refresher
 from bisparse.train.rules import Rule, resolve_rule
 from bisparse.train.schedule import Schedule
 from bisparse.train.state import load_sparsifier_state, sparsifier_state
@@ -84,27 +81,35 @@ class Sparsifier:
             raise ValueError(f"window={window}: a window spans 1 or more refreshes")
         self.pattern = pattern
         self.rule = resolve_rule(rule)
-        self.schedule = (schedule or Schedule()).with_default(update_every)
-        self.topology = topology or Projection(method=method, hysteresis=hysteresis, average=average)
+        self._refresher = Refresher(
+            (schedule or Schedule()).with_default(update_every),
+            topology or Projection(method=method, hysteresis=hysteresis, average=average),
+            window,
+        )
         self.left_out: dict[str, str] = {}
         self._choice = (targets, ignore, layouts)
-        self._weights: tuple[MaskedWeight, ...] = ()
         self._bindings: list[Binding] = []
-        self._window = window
-        self._record = Record(window)
-        self._observers: list[Callable[[dict[str, Any]], None]] = []
         self._model: nn.Module | None = None
-        self._clock = Clock()
+
+    @property
+    def schedule(self) -> Schedule:
+        """When masks change."""
+        return self._refresher.schedule
+
+    @property
+    def topology(self) -> Topology:
+        """How masks are chosen."""
+        return self._refresher.topology
 
     @property
     def weights(self) -> Mapping[str, MaskedWeight]:
         """The chosen weights by name."""
-        return {weight.name: weight for weight in self._weights}
+        return {weight.name: weight for weight in self._refresher.weights}
 
     @property
     def masks(self) -> dict[str, Tensor]:
         """Masks by parameter name, True = kept (of this process's part of a divided weight)."""
-        return {weight.name: weight.mask for weight in self._weights}
+        return {weight.name: weight.mask for weight in self._refresher.weights}
 
     @torch.no_grad()
     def prepare(self, model: nn.Module, optimizer: Any = None) -> Self:
@@ -117,20 +122,17 @@ class Sparsifier:
         Raises:
             ValueError: already prepared; no weight to prune; a weight that cannot be pruned; NaN in a weight.
         """
-        if self._weights:
+        if self._refresher.weights:
             raise ValueError("this sparsifier has a model already: make a new one for another model")
         targets, ignore, layouts = self._choice
         chosen, patterns, self.left_out = assign_patterns(
             model, self.pattern, targets, ignore, layouts, sharded=True
         )
         check_gradients(chosen)
-        self._record = Record(self._window)
         weights = [MaskedWeight.of(w, plain_name(w.name), patterns[w.name]) for w in chosen]
-        for weight in weights:
-            self.topology.observe_(weight)
-        self._refresh(weights, None)
-        self._weights, self._model = tuple(weights), model
-        self._hide(weights)
+        self._refresher.start(weights)
+        self._model = model
+        self.rule.hide_(self._masked())
         for weight in weights:
             weight.version = weight.parameter._version
         return self if optimizer is None else self.attach(optimizer)
@@ -148,7 +150,8 @@ class Sparsifier:
             TypeError: the optimizer has no step hooks.
             ValueError: ``prepare`` comes first; it holds none of the weights, or one that has an optimizer.
         """
-        if not self._weights:
+        weights, record = self._refresher.weights, self._refresher.record
+        if not weights:
             raise ValueError("call prepare(model) before attach(optimizer)")
         optimizer = bare_optimizer(optimizer)
         if not explicit and not hasattr(optimizer, "register_step_post_hook"):
@@ -156,12 +159,11 @@ class Sparsifier:
                 f"{type(optimizer).__name__} has no step hooks: attach(optimizer, explicit=True), then call "
                 "sparsifier.step() after each optimizer.step()"
             )
-        for weight in self._weights:
-            rebind_(weight, self._record)
-        groups = group_weights(self._weights, optimizer, [b.optimizer for b in self._bindings])
-        self._bindings.append(
-            Binding(optimizer, groups, self.rule, self._after_step, self._before_step, explicit=explicit)
-        )
+        for weight in weights:
+            rebind_(weight, record)
+        groups = group_weights(weights, optimizer, [b.optimizer for b in self._bindings])
+        self._bindings.append(Binding(optimizer, groups, self.rule, self._refresher, explicit=explicit))
+        self._refresher.lead = self._bindings[0].weights[0]
         bound = {weight.name for binding in self._bindings for weight in binding.weights}
         for name in self.weights.keys() - bound:
             _LOG.info("%s has no optimizer yet: its mask stays as it is", name)
@@ -191,8 +193,10 @@ class Sparsifier:
         """
         if self._model is None:
             raise ValueError("there is no mask to squash: call prepare(model) first")
-        self._detach()
-        for weight in self._weights:
+        for binding in self._bindings:
+            binding.remove()
+        self._bindings = []
+        for weight in self._refresher.weights:
             weight.hidden = weight.hidden.new_empty(0)
             weight.duals = weight.average = None
         return self._model
@@ -210,7 +214,7 @@ class Sparsifier:
             column potentials, counters, history.
         """
         compact = compact and not self.rule.hides_all
-        return sparsifier_state(self._weights, self._record, compact=compact)
+        return sparsifier_state(self._refresher.weights, self._refresher.record, compact=compact)
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -221,74 +225,30 @@ class Sparsifier:
         Raises:
             ValueError: the state belongs to other weights, shapes or patterns. Nothing is changed then.
         """
-        untouched = [w for w in self._weights if not w.is_dense and w.parameter._version == w.version]
-        load_sparsifier_state(self._weights, self._record, state, lambda: self.rule.reveal_(untouched))
+        weights, record = self._refresher.weights, self._refresher.record
+        untouched = [weight for weight in self._masked() if weight.parameter._version == weight.version]
+        load_sparsifier_state(weights, record, state, lambda: self.rule.reveal_(untouched))
         if self.rule.hides_all:  # what the forward pass sees follows from W alone
-            masked = [weight for weight in self._weights if not weight.is_dense]
-            self.rule.reveal_(masked)
-            self.rule.hide_(masked)
+            self.rule.reveal_(self._masked())
+            self.rule.hide_(self._masked())
 
     def metrics(self) -> dict[str, Any]:
         """What the last refresh changed, in total and by layer, and what refreshes cost; see docs/train.md."""
-        return summary(self._weights, self._record, self._times(), diversity=True)
+        return self._refresher.figures(diversity=True)
 
     @property
     def history(self) -> list[dict[str, float]]:
         """Totals of every refresh so far."""
-        return list(self._record.history)
+        return list(self._refresher.record.history)
 
-    def observe(self, callback: Callable[[dict[str, Any]], None]) -> Self:
+    def observe(self, callback: Callable[[Mapping[str, Any]], None]) -> Self:
         """Call back with :meth:`metrics` (without mask diversity, which never changes) after every refresh."""
-        self._observers.append(callback)
+        self._refresher.observers.append(callback)
         return self
 
-    def _before_step(self, weights: Sequence[MaskedWeight]) -> None:
-        for weight in weights:
-            self.topology.look_(weight, due=self.schedule.due(weight.steps + 1))
-
-    def _after_step(self, weights: Sequence[MaskedWeight], optimizer: Any) -> None:
-        """Count a completed step and refresh what is due; parameters hold W."""
-        for weight in weights:
-            weight.steps, weight.version = weight.steps + 1, None
-            self.topology.observe_(weight)
-        due = [w for w in weights if self.schedule.due(w.steps)]
-        started = time.perf_counter()
-        if due:
-            self._refresh(due, optimizer)
-        if self._bindings and optimizer is self._bindings[0].optimizer:
-            self._clock.tick(time.perf_counter() - started if due else 0.0)
-        if due and self._observers:
-            figures = summary(self._weights, self._record, self._times(), diversity=False)
-            for callback in self._observers:
-                callback(figures)
-
-    def _refresh(self, weights: Sequence[MaskedWeight], optimizer: Any) -> None:
-        for weight in weights:
-            pattern = self.schedule.pattern(weight.pattern, weight.steps)
-            try:
-                chosen = self.topology.choose(weight, pattern)
-            except ValueError as error:
-                raise ValueError(f"{weight.name}, step {weight.steps}: {error}") from error
-            new = torch.ones_like(weight.mask) if chosen.mask is None else chosen.mask
-            if pattern is not None:
-                self._record.add(weight, new, chosen.forced)
-                weight.refreshes += 1
-            self.topology.settle_(weight, weight.mask, new, optimizer)
-            weight.duals = chosen.duals or weight.duals
-            weight.set_mask(chosen.mask)
-        self._record.close(max(weight.steps for weight in weights))
-
-    def _times(self) -> dict[str, float]:
-        return self._clock.figures(self.schedule.every or 1)
-
-    def _hide(self, weights: Sequence[MaskedWeight]) -> None:
-        self.rule.hide_([weight for weight in weights if not weight.is_dense])
-
-    def _detach(self) -> None:
-        for binding in self._bindings:
-            binding.remove()
-        self._bindings = []
+    def _masked(self) -> list[MaskedWeight]:
+        return [weight for weight in self._refresher.weights if not weight.is_dense]
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy has its own model (copy both together) and no optimizer: attach one."""
-        return {**self.__dict__, "_bindings": [], "_observers": []}
+        return {**self.__dict__, "_bindings": []}

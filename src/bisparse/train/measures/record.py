@@ -108,6 +108,8 @@ class Record:
 
     def close(self, step: int) -> None:
         """All weights of a refresh are added: note the totals."""
+        if self.history and self.history[-1]["step"] == step:  # several optimizers, the same step
+            self.history.pop()
         if self.layers:
             self.history.append({"step": float(step), **self.total().to_dict()})
 

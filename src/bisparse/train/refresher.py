@@ -1,0 +1,100 @@
+"""When masks change, how, and what is measured of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from bisparse.train.masked_weight import MaskedWeight
+from bisparse.train.measures.clock import Clock
+from bisparse.train.measures.record import Record
+from bisparse.train.measures.summary import summary
+from bisparse.train.schedule import Schedule
+from bisparse.train.topology import Topology
+
+__all__ = ["Refresher"]
+
+
+class Refresher:
+    """Counts steps and chooses new masks when the schedule says so.
+
+    Args:
+        schedule: when, and how dense.
+        topology: how.
+        window: refreshes in one window of the measures.
+
+    Attributes:
+        weights: all prepared weights.
+        record: what changed at refreshes.
+        observers: called with the figures of each refresh, when parameters are masked again.
+        lead: the weight whose steps set the clock (several optimizers may each step on their own).
+    """
+
+    def __init__(self, schedule: Schedule, topology: Topology, window: int) -> None:
+        self.schedule, self.topology = schedule, topology
+        self.weights: tuple[MaskedWeight, ...] = ()
+        self.record = Record(window)
+        self.observers: list[Callable[[Mapping[str, Any]], None]] = []
+        self.lead: MaskedWeight | None = None
+        self._clock = Clock()
+
+    def start(self, weights: Sequence[MaskedWeight]) -> None:
+        """Choose first masks; parameters hold W. Nothing is changed where one cannot be chosen."""
+        self.record = Record(self.record.window)
+        for weight in weights:
+            self.topology.observe_(weight)
+        self._refresh(weights, None)
+        self.weights = tuple(weights)
+
+    def before_step(self, weights: Sequence[MaskedWeight]) -> None:
+        """Gradients are as they came."""
+        for weight in weights:
+            self.topology.look_(weight, due=self.schedule.due(weight.steps + 1))
+
+    def after_step(self, weights: Sequence[MaskedWeight], optimizer: Any) -> bool:
+        """A step is complete; parameters hold W. Returns whether masks were chosen."""
+        for weight in weights:
+            weight.steps, weight.version = weight.steps + 1, None
+            self.topology.observe_(weight)
+        due = [w for w in weights if self.schedule.due(w.steps)]
+        started = time.perf_counter()
+        if due:
+            self._refresh(due, optimizer)
+        if weights[0] is self.lead:
+            self._clock.tick(time.perf_counter() - started if due else 0.0)
+        return bool(due)
+
+    def notify(self) -> None:
+        """Masks were chosen, and parameters are masked again."""
+        if self.observers:
+            figures = self.figures(diversity=False)
+            for observer in self.observers:
+                observer(figures)
+
+    def figures(self, *, diversity: bool) -> dict[str, Any]:
+        """What the last refresh changed and what refreshes cost."""
+        times = self._clock.figures(self.schedule.every or 1)
+        return summary(self.weights, self.record, times, diversity=diversity)
+
+    def _refresh(self, weights: Sequence[MaskedWeight], optimizer: Any) -> None:
+        for weight in weights:
+            pattern = self.schedule.pattern(weight.pattern, weight.steps)
+            try:
+                chosen = self.topology.choose(weight, pattern)
+            except ValueError as error:
+                raise ValueError(f"{weight.name}, step {weight.steps}: {error}") from error
+            new = torch.ones_like(weight.mask) if chosen.mask is None else chosen.mask
+            if pattern is not None or weight.refreshes:
+                self.record.add(weight, new, chosen.forced)
+            weight.refreshes += pattern is not None
+            self.topology.settle_(weight, weight.mask, new, optimizer)
+            weight.duals = chosen.duals or weight.duals
+            weight.set_mask(chosen.mask)
+        self.record.close(max(weight.steps for weight in weights))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Observers belong to the run, not to a copy of it."""
+        return {**self.__dict__, "observers": []}
