@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, replace
 
 from bisparse.bench.ledger import Row
 
-__all__ = ["EPOCHS", "KEY", "LAMBDAS", "METHODS", "STUDIES", "Case", "cases"]
+__all__ = ["EPOCHS", "KEY", "LAMBDAS", "METHODS", "SEEDS", "STUDIES", "Case", "cases"]
 
 # Epochs of training from scratch, and of what starts from a dense network.
 EPOCHS = {
-    "cifar10-resnet20": 12,
+    "cifar10-resnet20": 20,
     "mnist-lenet5": 4,
     "fashion-mnist-lenet5": 4,
     "shakespeare-gpt": 3,
@@ -20,6 +20,7 @@ EPOCHS = {
 TUNING = {"mnist-lenet5": 2, "fashion-mnist-lenet5": 2}
 LAMBDAS = (-2e-4, 0.0, 2e-4, 2e-3, 2e-2)
 METHODS = ("exact", "greedy", "two_approx", "flow")
+SEEDS = {"refresh": 1, "resnet": 5}
 _ROW_WISE = ("2:4", "4:8", "1:4")
 _BOTH_WAYS = ("2:4t", "4:8t", "8:16t", "1:4t", "2:8t")
 
@@ -65,14 +66,15 @@ class Case:
 KEY = tuple(Case.__dataclass_fields__)
 
 
-def cases(study: str, seeds: int = 3) -> Iterator[Case]:
+def cases(study: str, seeds: int | None = None) -> Iterator[Case]:
     """The runs of one study, seed by seed, so that what has been measured is always paired.
 
     Args:
         study: one of ``STUDIES``.
-        seeds: how many.
+        seeds: how many; ``None`` = as many as the question needs (``SEEDS``, else 3).
     """
-    yield from (replace(case, seed=seed) for seed in range(seeds) for case in STUDIES[study])
+    count = seeds or SEEDS.get(study, 3)
+    yield from (replace(case, seed=seed) for seed in range(count) for case in STUDIES[study])
 
 
 def _dense(study: str, task: str, epochs: int | None = None) -> Case:

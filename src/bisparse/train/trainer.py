@@ -108,10 +108,9 @@ class Trainer:
         examples = self.data.validation if part == "validation" else self.data.test
         if examples is None:
             return None
-        # Processes may have different numbers of batches, so the model is called without its joint wrapper.
-        model = self._runner if self.processes.world == 1 else self.model
+        # Called without its wrappers: processes may have different numbers of batches, and there is nothing to compile.
         batch = self.options.evaluation_batch
-        return evaluate(model, examples, self.objective, batch, self.processes, self._precision)
+        return evaluate(self.model, examples, self.objective, batch, self.processes, self._precision)
 
     def _prepare(self) -> None:
         options, processes = self.options, self.processes
