@@ -16,7 +16,7 @@ from bisparse.compress.calibration import Call
 from bisparse.filters.baselines import norm_scores, random_scores, taylor_scores
 from bisparse.filters.bound import provable_error, top_error
 from bisparse.filters.budget import Budget, level_for
-from bisparse.filters.cost import costs_of
+from bisparse.filters.cost import Costs, costs_of
 from bisparse.filters.families import Family, find_families, frozen_layers
 from bisparse.filters.latency import measure_latency
 from bisparse.filters.options import FilterOptions
@@ -68,6 +68,12 @@ class FilterJob:
         self.kappas: list[float] = []
         self.choices: list[Choice] = []
         self.level = 0.0
+
+    def on(self, model: nn.Module, options: FilterOptions | None = None) -> FilterJob:
+        """The same trace and scores for another copy of the model, e.g. for the next of many budgets."""
+        twin = copy.copy(self)
+        twin.model, twin.options = model, options or self.options
+        return twin
 
     def _that_work(self, families: list[Family]) -> list[Family]:
         """Leave out families whose channels the code divides in a way that fails when one of them goes."""
@@ -124,6 +130,11 @@ class FilterJob:
         self.kappas = [kappa for _, kappa in pairs]
         return [values for values, _ in pairs]
 
+    @property
+    def costs(self) -> Costs:
+        """Parameters and multiply-adds as functions of the widths."""
+        return costs_of(self.model, self.trace, self.families)
+
     def widths(self, level: float) -> list[int]:
         """Units that stay in every family at a level."""
         return widths_at(
@@ -136,7 +147,7 @@ class FilterJob:
 
     def allocate(self, budget: Budget) -> None:
         """Find the level that meets the budget, and choose the units that stay."""
-        costs = costs_of(self.model, self.trace, self.families)
+        costs = self.costs
         bounds = (-80.0, 80.0) if self.options.allocated == "eps" else (0.0, 1.0)
         full = [len(family) for family in self.families]
         if budget.resource == "latency":
@@ -190,7 +201,7 @@ class FilterJob:
                 "not visible in its tensors; name the layers in ignore="
             )
         times = self._times(trial, plan) if latency else {}
-        costs = costs_of(self.model, self.trace, self.families)
+        costs = self.costs
         before, after = ([len(family) for family in self.families], [int(c.kept.sum()) for c in self.choices])
         totals = [
             Totals(costs.parameters(widths), costs.operations(widths), times.get(name))

@@ -1,0 +1,143 @@
+"""Tables and the picture of the filter benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bisparse.bench.documents import markdown_table
+from bisparse.bench.filters_cases import KEEPS, METHODS, MODELS, Case
+from bisparse.bench.ledger import Row
+from bisparse.plots import ACCENT, INK, PALE, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["draw_filters", "filter_tables"]
+
+_NAMES = {
+    ("pfp", "least_squares"): "sensitivity, fitted",
+    ("pfp", "rescale"): "sensitivity, rescaled",
+    ("pfp", "none"): "sensitivity",
+    ("l1", "none"): "l1",
+    ("l1", "least_squares"): "l1, fitted",
+    ("l2", "none"): "l2",
+    ("taylor", "none"): "Taylor",
+    ("random", "none"): "random",
+}
+_PRINTED = (
+    ["printed for the method (ALDS paper)", "40.3%", "30.1%", "", "91.39 - 0.28", "full recipe"],
+    ["printed for l1 filters (ALDS paper)", "39.7%", "39.6%", "", "91.39 - 0.32", "full recipe"],
+)
+
+
+def _find(rows: Sequence[Row], case: Case) -> Row | None:
+    wanted = case.row()
+    return next((row for row in rows if all(row[key] == value for key, value in wanted.items())), None)
+
+
+def _number(row: Row | None, column: str) -> float | None:
+    value = None if row is None else row.get(column)
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _text(value: float | None, form: str = "{:.2f}") -> str:
+    return "" if value is None else form.format(value)
+
+
+def _one_shot(rows: Sequence[Row], model: str) -> str:
+    """One line per share of parameters, one column per method; the best in bold."""
+    kind = Case(model, "dense").kind
+    used = [m for m in METHODS if any(_find(rows, Case(model, *m, keep)) is not None for keep in KEEPS[kind])]
+    lines = []
+    for keep in KEEPS[kind]:
+        found = [_find(rows, Case(model, *method, keep)) for method in used]
+        values = [_number(row, "accuracy") for row in found]
+        best = max((value for value in values if value is not None), default=None)
+        cells = [f"**{_text(v)}**" if v is not None and v == best else _text(v) for v in values]
+        removed = next((_number(row, "parameters_removed") for row in found if row is not None), None)
+        if removed is not None:
+            lines.append([f"{1 - keep:.0%}", *cells])
+    dense = _number(_find(rows, Case(model, "dense")), "accuracy")
+    if not lines:
+        return "Not measured yet.\n"
+    table = markdown_table(["parameters removed", *(_NAMES[method] for method in used)], lines)
+    return f"{model}, dense {_text(dense)}:\n\n{table}"
+
+
+def _retrained(rows: Sequence[Row]) -> str:
+    lines = []
+    for row in sorted(
+        (r for r in rows if r["rounds"]), key=lambda r: (str(r["model"]), -float(r["keep"] or 0))
+    ):
+        method = _NAMES.get((str(row["scores"]), str(row["reconstruct"])), str(row["scores"]))
+        dense = _number(_find(rows, Case(str(row["model"]), "dense")), "accuracy")
+        accuracy = _number(row, "accuracy")
+        change = None if dense is None or accuracy is None else accuracy - dense
+        lines.append(
+            [
+                f"{row['model']}, {method}",
+                _text(_number(row, "parameters_removed"), "{:.1%}"),
+                _text(_number(row, "operations_removed"), "{:.1%}"),
+                _text(_number(row, "pruned_accuracy")),
+                f"{_text(accuracy)} ({_text(change, '{:+.2f}')})",
+                f"{row['rounds']} x {row['epochs']} epochs",
+            ]
+        )
+    head = [
+        "network, method",
+        "parameters removed",
+        "multiply-adds removed",
+        "pruned",
+        "retrained",
+        "retraining",
+    ]
+    return markdown_table(head, [*lines, *_PRINTED])
+
+
+def filter_tables(rows: Sequence[Row]) -> dict[str, str]:
+    """Markdown by the name of its place in the documents."""
+    one_shot = {f"filters_{model.replace('-', '_')}": _one_shot(rows, model) for model in MODELS}
+    return one_shot | {"filters_retrained": _retrained(rows)}
+
+
+def draw_filters(rows: Sequence[Row], path: Path) -> Path | None:
+    """Accuracy against the share of parameters removed, without retraining; one panel for each network measured."""
+    models = [m for m in MODELS if sum(1 for r in rows if r["model"] == m and not r["rounds"]) > 3]
+    if not models:
+        return None
+    panels = [partial(_draw_model, rows=rows, model=model) for model in models]
+    return save_figure(path, (4.2 * len(models), 3.6), panels, title="before retraining")
+
+
+def _draw_model(axes: Axes, *, rows: Sequence[Row], model: str) -> None:
+    styles = {("pfp", "least_squares"): (INK, "-"), ("pfp", "rescale"): (ACCENT, "-")}
+    styles |= {("l1", "none"): ("#c8452d", "-"), ("l1", "least_squares"): ("#c8452d", "--")}
+    styles |= {("taylor", "none"): ("#5b9c6a", "-"), ("random", "none"): ("#999999", ":")}
+    dense = _number(_find(rows, Case(model, "dense")), "accuracy")
+    for method, (colour, style) in styles.items():
+        found = [_find(rows, Case(model, *method, keep)) for keep in KEEPS[Case(model, "dense").kind]]
+        points = [
+            (100 * removed, accuracy)
+            for row in found
+            if (removed := _number(row, "parameters_removed")) is not None
+            and (accuracy := _number(row, "accuracy")) is not None
+        ]
+        if dense is not None:
+            points = [(0.0, dense), *points]
+        if len(points) > 1:
+            axes.plot(
+                *zip(*points, strict=True),
+                style,
+                color=colour,
+                marker="o",
+                markersize=3,
+                label=_NAMES[method],
+            )
+    axes.set_xlabel("parameters removed, %")
+    axes.set_ylabel("test accuracy, %")
+    axes.set_title(model, fontsize=9)
+    axes.grid(color=PALE)
+    axes.legend(fontsize=6)

@@ -1,0 +1,129 @@
+"""Rounds of pruning and retraining, stopped and taken up again; the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from bisparse.cli.app import app
+from bisparse.filters import apply_plan_, load_plan, prune_and_retrain_
+from bisparse.zoo.mlp import mlp
+
+DATA = list(torch.rand(48, 12, generator=torch.Generator().manual_seed(3)).split(16))
+
+
+def network() -> nn.Module:
+    return mlp((12, 40, 24, 5), seed=1).eval()
+
+
+def nudge(model: nn.Module, folder: Path | None) -> None:
+    """Stands for training."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.01)
+
+
+def test_shares_are_geometric_and_retraining_follows_every_round() -> None:
+    model, calls = network(), list[int]()
+    before = sum(p.numel() for p in model.parameters())
+    report = prune_and_retrain_(
+        model,
+        "params:0.25",
+        lambda net, _: calls.append(sum(p.numel() for p in net.parameters())),
+        calibration=DATA,
+        rounds=2,
+        samples=8,
+    )
+    assert [round(step.keep, 6) for step in report.rounds] == [0.5, 0.25]
+    assert calls == [step.parameters for step in report.rounds]
+    assert calls[0] <= 0.5 * before
+    assert calls[1] <= 0.25 * before
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop", [1, 2])
+def test_a_stopped_cascade_goes_on(tmp_path: Path, stop: int) -> None:
+    whole = network()
+    prune_and_retrain_(whole, "params:0.3", nudge, calibration=DATA, rounds=2, samples=8)
+    count = 0
+
+    def interrupted(model: nn.Module, folder: Path | None) -> None:
+        nonlocal count
+        count += 1
+        if count == stop:
+            raise StoppedError
+        nudge(model, folder)
+
+    options = {"calibration": DATA, "rounds": 2, "samples": 8, "folder": tmp_path / "run"}
+    with pytest.raises(StoppedError):
+        prune_and_retrain_(network(), "params:0.3", interrupted, **options)  # type: ignore[arg-type]
+    again = network()
+    report = prune_and_retrain_(again, "params:0.3", nudge, **options)  # type: ignore[arg-type]
+    assert len(report.rounds) == 2
+    for first, second in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(first, second)
+    with pytest.raises(ValueError, match="holds another cascade"):
+        prune_and_retrain_(network(), "params:0.5", nudge, **options)  # type: ignore[arg-type]
+
+
+def test_filters_then_a_pattern_as_one_recipe() -> None:
+    model = network()
+    report = prune_and_retrain_(model, "params:0.6", nudge, calibration=DATA, then="2:4", samples=8)
+    assert report.pattern is not None
+    assert report.pattern.density == 0.5
+    assert isinstance(model, nn.Sequential)
+    assert len(model[0].weight) % 4 == 0  # type: ignore[arg-type]
+    groups = model[2].weight.detach().unflatten(1, (-1, 4))  # type: ignore[operator, union-attr]
+    assert int((groups != 0).sum(-1).max()) <= 2
+
+
+def test_the_command_writes_checkpoint_plan_report_and_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nets.py").write_text(
+        "from bisparse.zoo.mlp import mlp\n"
+        "def build():\n    return mlp((12, 40, 24, 5), seed=1)\n"
+        "def size(model):\n    return float(sum(p.numel() for p in model.parameters()))\n",
+        encoding="utf-8",
+    )
+    np.save(tmp_path / "x.npy", torch.cat(DATA).numpy())
+    monkeypatch.chdir(tmp_path)
+    arguments = (
+        "filters --model nets:build -c x.npy -b params:0.6 -o small.pt --evaluate nets:size --no-latency"
+    )
+    result = CliRunner().invoke(app, arguments.split())
+    assert result.exit_code == 0, result.output
+    assert "params:0.6" in result.output
+    assert {"small.pt", "small.pt.plan.json", "small.pt.report.json"} <= {p.name for p in tmp_path.iterdir()}
+    model = apply_plan_(network(), load_plan("small.pt.plan.json"))
+    model.load_state_dict(torch.load("small.pt", weights_only=True))
+    assert CliRunner().invoke(app, arguments.split()).exit_code == 2  # it exists
+    again = CliRunner().invoke(app, [*arguments.split(), "--force", "--then", "2:4", "--json"])
+    assert again.exit_code == 0, again.output
+    assert '"density of 2 weights at 2:4": 0.5' in again.output
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("-b params:0", "lies between 0 and 1"),
+        ("-o folder", "cannot describe"),
+        ("-b flops", "write RESOURCE"),
+    ],
+)
+def test_wrong_commands_end_in_one_line(tmp_path: Path, change: str, message: str) -> None:
+    np.save(tmp_path / "x.npy", torch.cat(DATA).numpy())
+    arguments = (
+        f"filters --model bisparse.zoo.mlp:mlp -c {tmp_path}/x.npy -b params:0.6 -o {tmp_path}/s.pt {change}"
+    )
+    result = CliRunner().invoke(app, arguments.split())
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
