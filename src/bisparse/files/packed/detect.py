@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import prod
@@ -20,7 +21,6 @@ __all__ = ["BLOCK_SIZES", "Reader", "Ruling", "smallest_coding"]
 
 BLOCK_SIZES = (4, 8, 16, 32)
 Reader = Callable[[View, Piece], Array]
-_MUST_SAVE = 700  # bytes: what the description and two more entries of the header may take
 _DENSE = 0.96
 
 
@@ -109,7 +109,7 @@ def smallest_coding(
     Returns:
         The coding, or none where nothing is smaller than the tensor itself.
     """
-    if len(entry.shape) < 2 or entry.itemsize not in (1, 2, 4, 8) or entry.nbytes <= _MUST_SAVE:
+    if len(entry.shape) < 2 or entry.itemsize not in (1, 2, 4, 8) or entry.nbytes <= _overhead(entry):
         return Ruling(None, "small" if len(entry.shape) > 1 else "one dimension")
     blocks: tuple[int, ...] = BLOCK_SIZES if pattern is None else ()
     if isinstance(pattern, (NM, TransposableNM)):
@@ -130,6 +130,11 @@ def smallest_coding(
     if not isinstance(pattern, (NM, TransposableNM)):
         found += [bitmask, *_csr(entry, counts, signs)]
     return _best(entry, found, counts, pattern)
+
+
+def _overhead(entry: TensorEntry) -> int:
+    """Bytes that the description and two more entries of the header may take: a bound, quotes of quotes included."""
+    return 500 + 4 * len(json.dumps(json.dumps(entry.name))) + 60 * len(entry.shape)
 
 
 def _count(entry: TensorEntry, read: Reader, axis: int, blocks: tuple[int, ...]) -> _Counts:
@@ -166,6 +171,6 @@ def _best(entry: TensorEntry, found: list[Coding], counts: _Counts, pattern: Pat
     if not found:
         return Ruling(None, f"does not obey {pattern}", *tally)
     best = min(found, key=lambda coding: coding.nbytes)
-    if best.nbytes + _MUST_SAVE > entry.nbytes:
+    if best.nbytes + _overhead(entry) > entry.nbytes:
         return Ruling(None, "would not shrink", *tally)
     return Ruling(best, "smallest", *tally)
