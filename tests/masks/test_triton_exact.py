@@ -81,14 +81,15 @@ def test_nothing_is_solved_for_no_scores(rows: dict[str, dict[str, Any]]) -> Non
     assert rows["empty"]["objective"] == 0.0
 
 
-def test_the_kernels_compile_for_an_h200_at_all(tmp_path: Path) -> None:
+def test_the_kernels_compile_for_an_h200(tmp_path: Path) -> None:
     # The interpreter accepts what the compiler refuses; this needs no GPU.
     built = run_script("triton_compile.py", TRITON_CACHE_DIR=str(tmp_path), TRITON_INTERPRET="0")
     assert len(built) == 4
     for name, found in built.items():
-        assert found["cubin bytes"] > 0, name
         assert not found["flushes denormals"], name
         assert not found["fuses multiply-add"], name
+    assert all(built[name]["stack"] == 0 for name in ("sweep_tiles", "sweep_lines", "select_groups"))
+    assert built["sweep_tiles"]["registers"] <= 128
 
 
 @pytest.mark.parametrize("size", [2, 3, 4, 5, 7, 8, 13, 16])

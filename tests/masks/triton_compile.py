@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import triton
@@ -29,10 +33,24 @@ def build(kernel: Any, word: str, warps: int, **constants: Any) -> dict[str, obj
     options = {"num_warps": warps, "num_stages": 1, "enable_fp_fusion": False}
     built = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
     return {
-        "cubin bytes": len(built.asm["cubin"]),
+        **resources(built.asm["cubin"]),
         "flushes denormals": ".ftz" in built.asm["ptx"],
         "fuses multiply-add": "fma.rn.f32" in built.asm["ptx"],
     }
+
+
+def resources(cubin: bytes) -> dict[str, int]:
+    """Registers a thread, and bytes of its stack: what did not fit into them."""
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        text = subprocess.run(
+            [tool, "-res-usage", file.name], capture_output=True, text=True, check=True
+        ).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+)", text)
+    assert found is not None, text
+    return {"registers": int(found[1]), "stack": int(found[2])}
 
 
 def main() -> None:
