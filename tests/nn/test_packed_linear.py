@@ -206,7 +206,7 @@ def test_the_pattern_is_found_where_none_is_named() -> None:
         ("2:8t", "2:8"),
     ]:
         assert str(PackedLinear.from_linear(masked_linear(64, 128, pattern)).pattern) == found
-    with pytest.raises(ValueError, match="8 x 8 weight is not N:M sparse: .* 4 of 4"):
+    with pytest.raises(ValueError, match=r"8 x 8 weight is not N:M sparse: .* 4 of 4"):
         find_pattern(torch.ones(8, 8))
 
 
