@@ -10,6 +10,7 @@ __all__ = [
     "UNSPECIALIZED",
     "admit",
     "append",
+    "as_word",
     "ordered",
     "pack",
     "scaled",
@@ -29,7 +30,7 @@ UNIT_SCALE = tl.constexpr(254 << 23)
 
 # Sizes that change from call to call: a kernel is compiled once for all of them.
 UNSPECIALIZED = [
-    "batch_stride", "rows", "cols", "down", "across", "tiles", "groups",
+    "rows", "cols", "down", "across", "tiles", "groups",
     "stage", "last", "rounds", "rounds_before", "warm", "keep_duals",
 ]  # fmt: skip
 
@@ -148,10 +149,17 @@ def append(queue, counter, items, wanted):
 
 
 @triton.jit
+def as_word(keep, FIRST: tl.constexpr, kind: tl.constexpr, WORD: tl.constexpr):
+    """WORD flags of a tuple, from FIRST on, as the bytes of one word."""
+    word = keep[FIRST].to(kind)
+    for b in tl.static_range(1, WORD):
+        word = word | (keep[FIRST + b].to(kind) << (8 * b))
+    return word
+
+
+@triton.jit
 def store_line(mask, offset, keep, wanted, M: tl.constexpr, WORD: tl.constexpr):
     """Write M mask bytes from byte ``offset`` on, WORD of them at a time; ``mask`` points to such words."""
     for w in tl.static_range(M // WORD):
-        word = keep[w * WORD].to(mask.dtype.element_ty)
-        for b in tl.static_range(1, WORD):
-            word = word | (keep[w * WORD + b].to(mask.dtype.element_ty) << (8 * b))
+        word = as_word(keep, w * WORD, mask.dtype.element_ty, WORD)
         tl.store(mask + offset // WORD + w, word, mask=wanted)

@@ -11,6 +11,7 @@ from bisparse.masks.gpu.lanes import (
     UNSPECIALIZED,
     admit,
     append,
+    as_word,
     pack,
     scaled,
     shrink_and_restore,
@@ -50,16 +51,28 @@ def store_duals(x, step, line, wanted, M: tl.constexpr):
 @triton.jit
 def load_tiles(scores, row_stride, col_stride, live, M: tl.constexpr, MAGNITUDE: tl.constexpr):
     """Scaled scores, row by row, as a tuple of M * M vectors; the scale and its inverse; which lanes are bad."""
+    raw = ()
+    if M & (M - 1) == 0:  # one load: the compiler looks at everything that hangs on each of them
+        e = tl.arange(0, M)
+        place = scores[:, None, None] + e[None, :, None] * row_stride + e[None, None, :] * col_stride
+        columns = unpack(tl.load(place, mask=live[:, None, None], other=0.0), M)
+        by_column = ()
+        for j in tl.static_range(M):
+            by_column = by_column + unpack(columns[j], M)
+        for i in tl.static_range(M):
+            for j in tl.static_range(M):
+                raw = raw + (by_column[j * M + i],)
+    else:
+        for i in tl.static_range(M):
+            raw = raw + load_line(scores + i * row_stride, col_stride, live, M)
     s = ()
     largest = tl.zeros(live.shape, tl.float32)
     wrong = live & ~live
-    for i in tl.static_range(M):
-        line = load_line(scores + i * row_stride, col_stride, live, M)
-        for j in tl.static_range(M):
-            x, bad = admit(line[j], MAGNITUDE)
-            s = s + (x,)
-            largest = tl.maximum(largest, x)
-            wrong = wrong | bad
+    for e in tl.static_range(M * M):
+        x, bad = admit(raw[e], MAGNITUDE)
+        s = s + (x,)
+        largest = tl.maximum(largest, x)
+        wrong = wrong | bad
     shrink, restore = shrink_and_restore(largest)
     return scaled(s, shrink), shrink, restore, wrong
 
@@ -151,13 +164,20 @@ def sweep(s, u, v, idle, rounds, stage, M: tl.constexpr, K: tl.constexpr, NETWOR
 def store_proved(mask, offset, cols, sums, s, u, v, restore, proved, M: tl.constexpr, WORD: tl.constexpr):
     """Write the masks [s - v > u] of the proved lanes and what they keep."""
     total = restore.to(tl.float64) * 0.0
+    words = ()
     for i in tl.static_range(M):
         keep = ()
         for j in tl.static_range(M):
             kept = s[i * M + j] - v[j] > u[i]
             keep = keep + (kept,)
             total += tl.where(kept, s[i * M + j], 0.0).to(tl.float64)
-        store_line(mask, offset + i * cols, keep, proved, M, WORD)
+        if WORD == M:
+            words = words + (as_word(keep, 0, mask.dtype.element_ty, WORD),)
+        else:
+            store_line(mask, offset + i * cols, keep, proved, M, WORD)
+    if WORD == M:
+        place = (offset // M)[:, None] + tl.arange(0, M)[None, :] * (cols // M)
+        tl.store(mask + place, pack(words, M), mask=proved[:, None])
     tl.store(sums, total * restore.to(tl.float64), mask=proved)
 
 
