@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -227,6 +228,63 @@ def test_a_step_that_raises_leaves_the_model_usable() -> None:
     with pytest.raises(RuntimeError, match="out of luck"):
         optimizer.step(closure)
     assert int((model[0].weight != 0).sum()) == 32
+    silent_loss(model).backward()
+    optimizer.step()
+    dropped.check(1)
+
+
+class Inner(torch.optim.SGD):
+    """Hooks run at its step and at that of the class above it."""
+
+    def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:  # type: ignore[override]
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_an_optimizer_that_calls_the_step_of_its_base_class(closed: bool) -> None:
+    torch.optim.SGD([nn.Parameter(torch.zeros(1))])  # now both classes run hooks
+    model = network()
+    optimizer = Inner(model.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
+    dropped = Dropped(sparsifier().prepare(model, optimizer))
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = silent_loss(model)
+        loss.backward()
+        return loss
+
+    for _ in range(STEPS):
+        if closed:
+            optimizer.step(closure)
+        else:
+            closure()
+            optimizer.step()
+    dropped.check(STEPS)
+
+
+class Failing(torch.optim.SGD):
+    """Fails after half of its work."""
+
+    fails = True
+
+    def step(self, closure: Callable[[], torch.Tensor] | None = None) -> None:  # type: ignore[override]
+        if self.fails:
+            raise MemoryError("out of memory")
+        super().step(closure)
+
+
+def test_a_state_that_is_saved_after_a_failed_step_is_masked() -> None:
+    model = network()
+    optimizer = Failing(model.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
+    sparse = sparsifier().prepare(model, optimizer)
+    dropped = Dropped(sparse)
+    silent_loss(model).backward()
+    with pytest.raises(MemoryError):
+        optimizer.step()
+    sparse.state_dict()
+    assert int((model[0].weight != 0).sum()) == 32
+    optimizer.fails = False
+    optimizer.zero_grad()
     silent_loss(model).backward()
     optimizer.step()
     dropped.check(1)

@@ -12,7 +12,7 @@ from torch import nn
 from bisparse.train.masked_weight import MaskedWeight
 from bisparse.train.measures.bits import pack, unpack
 from bisparse.train.measures.record import Record
-from bisparse.train.sharding import Sharding, local
+from bisparse.train.sharding import Sharding
 from bisparse.weights import Weight
 
 __all__ = ["check_gradients", "group_weights", "plain_name", "rebind_"]
@@ -70,7 +70,7 @@ def rebind_(weight: MaskedWeight, record: Record) -> None:
     """Follow a parameter that was replaced since ``prepare``, as ``fully_shard`` does.
 
     Raises:
-        ValueError: the new parameter has another shape.
+        ValueError: the new parameter has another shape, or is divided in another way.
     """
     parameter = getattr(weight.module, weight.parameter_name)
     if parameter is weight.parameter:
@@ -80,11 +80,16 @@ def rebind_(weight: MaskedWeight, record: Record) -> None:
             f"{weight.name} was replaced by {type(parameter).__name__} of shape {tuple(parameter.shape)}, it had "
             f"{weight.shape}: prepare after the change"
         )
-    weight.parameter, weight.checked, weight.duals = parameter, False, None
-    if weight.sharding is not None or not hasattr(parameter, "placements"):
-        return
     sharding = Sharding.of(parameter)
-    assert sharding is not None
+    if weight.sharding not in (None, sharding):
+        raise ValueError(
+            f"{weight.name} is now divided as {sharding and sharding.placements}, it was divided as "
+            f"{weight.sharding and weight.sharding.placements}: prepare after the change"
+        )
+    weight.parameter, weight.checked = parameter, False
+    if sharding is None or weight.sharding is not None:
+        return
+    weight.duals = None
     for masks in (record.first, record.opening):
         if weight.name in masks:
             masks[weight.name] = pack(sharding.scatter(unpack(masks[weight.name], weight.shape)))
@@ -92,4 +97,3 @@ def rebind_(weight: MaskedWeight, record: Record) -> None:
     weight.hidden = sharding.scatter(weight.hidden)
     weight.average = None if weight.average is None else sharding.scatter(weight.average)
     weight.sharding = sharding
-    assert local(parameter).shape == weight.hidden.shape

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FrameType
 from typing import Any
 
 import torch
@@ -32,7 +34,8 @@ class Binding:
 
     Before the optimizer's step the parameters become W and the rule changes gradients; after it, the refresher
     counts and may choose new masks, and the parameters become W*E again. A closure is wrapped, so
-    that every evaluation sees W*E. A step that a ``GradScaler`` makes the optimizer skip changes nothing.
+    that every evaluation sees W*E. A step that a ``GradScaler`` makes the optimizer skip changes nothing. A subclass
+    whose step calls ``super().step`` runs hooks twice: the inner run is ignored.
 
     Args:
         optimizer: anything with ``param_groups``; with step hooks unless ``explicit``.
@@ -58,6 +61,8 @@ class Binding:
         self.seconds = 0.0
         self._rule, self._refresher = rule, refresher
         self._revealed = self._skipped = False
+        self._depth = 0
+        self._caller: FrameType | None = None
         self._silent: set[str] = set()
         self._handles = (
             []
@@ -75,6 +80,12 @@ class Binding:
         self._handles = []
 
     @torch.no_grad()
+    def recover(self) -> None:
+        """Mask parameters that a step left as W because it raised."""
+        if self._revealed:
+            self._hide()
+
+    @torch.no_grad()
     def finish(self) -> None:
         """The explicit form: right after the optimizer's step, make good what it could not see."""
         started = time.perf_counter()
@@ -86,9 +97,12 @@ class Binding:
 
     @torch.no_grad()
     def _before(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._depth and _is_running(self._caller):
+            self._depth += 1
+            return None
         started = time.perf_counter()
-        if self._revealed:  # the last step raised
-            self._hide()
+        self.recover()
+        self._depth, self._caller = 1, _frame()
         self._skipped = _skips(optimizer)
         if self._skipped:
             return None
@@ -110,9 +124,12 @@ class Binding:
 
     @torch.no_grad()
     def _after(self, _optimizer: Any, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
-        if self._skipped:
+        self._depth -= 1
+        if self._depth:
             return
-        self._close(time.perf_counter())
+        self._caller = None
+        if not self._skipped:
+            self._close(time.perf_counter())
 
     def _close(self, started: float) -> None:
         refreshed = self._refresher.after_step(self.weights, self.optimizer)
@@ -178,6 +195,19 @@ class Binding:
                 weight.steps,
             )
         return False
+
+
+def _frame() -> FrameType | None:
+    """The call of the optimizer's step that runs the hook."""
+    return None if torch.compiler.is_compiling() else sys._getframe(3)
+
+
+def _is_running(frame: FrameType | None) -> bool:
+    """Whether that call is still under way, further up the stack."""
+    current: FrameType | None = sys._getframe() if frame is not None else None
+    while current is not None and current is not frame:
+        current = current.f_back
+    return current is not None
 
 
 def _skips(optimizer: Any) -> bool:

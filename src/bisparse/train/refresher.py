@@ -41,13 +41,12 @@ class Refresher:
         self.lead: MaskedWeight | None = None
         self._clock = Clock()
 
-    def start(self, weights: Sequence[MaskedWeight]) -> None:
-        """Choose first masks; parameters hold W. Nothing is changed where one cannot be chosen."""
+    def choose_first(self, weights: Sequence[MaskedWeight]) -> None:
+        """Choose first masks; parameters hold W, and are not changed."""
         self.record = Record(self.record.window)
         for weight in weights:
             self.topology.observe_(weight)
         self._refresh(weights, None)
-        self.weights = tuple(weights)
 
     def before_step(self, weights: Sequence[MaskedWeight]) -> None:
         """Gradients are as they came."""

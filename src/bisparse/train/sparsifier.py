@@ -130,8 +130,10 @@ class Sparsifier:
         )
         check_gradients(chosen)
         weights = [MaskedWeight.of(w, plain_name(w.name), patterns[w.name]) for w in chosen]
-        self._refresher.start(weights)
-        self._model = model
+        self._refresher.choose_first(weights)
+        for weight in weights:
+            self.rule.check(weight)
+        self._refresher.weights, self._model = tuple(weights), model
         self.rule.hide_(self._masked())
         for weight in weights:
             weight.version = weight.parameter._version
@@ -194,6 +196,7 @@ class Sparsifier:
         if self._model is None:
             raise ValueError("there is no mask to squash: call prepare(model) first")
         for binding in self._bindings:
+            binding.recover()
             binding.remove()
         self._bindings = []
         for weight in self._refresher.weights:
@@ -213,6 +216,8 @@ class Sparsifier:
             Plain data and tensors (``torch.save``, ``weights_only=True``): masks as bits, dropped values,
             column potentials, counters, history.
         """
+        for binding in self._bindings:
+            binding.recover()
         compact = compact and not self.rule.hides_all
         return sparsifier_state(self._refresher.weights, self._refresher.record, compact=compact)
 

@@ -68,6 +68,13 @@ class Rule:
 
     hides_all: ClassVar[bool] = False
 
+    def check(self, weight: MaskedWeight) -> None:
+        """Raise where the rule cannot work with a weight; its first mask is chosen.
+
+        Raises:
+            ValueError: naming the weight and the remedy.
+        """
+
     def apply_(self, update: Update) -> None:
         """Change gradients (or W) in place, right before the optimizer's own update."""
 

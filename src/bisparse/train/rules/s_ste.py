@@ -11,7 +11,7 @@ from torch import Tensor
 from bisparse.pattern import NM, Pattern, TransposableNM
 from bisparse.train.masked_weight import MaskedWeight
 from bisparse.train.rules.rule import Rule, Update, shrink_
-from bisparse.weights import as_matrices, from_matrices
+from bisparse.weights import Layout, as_matrices, from_matrices
 
 __all__ = ["SSte", "soft_threshold"]
 
@@ -34,6 +34,18 @@ class SSte(Rule):
     """
 
     hides_all: ClassVar[bool] = True
+
+    def check(self, weight: MaskedWeight) -> None:
+        """Groups of the pattern must be whole on each process, and transposable masks have their potentials.
+
+        Raises:
+            ValueError: they are not, or have none.
+        """
+        _local_layout(weight)
+        if isinstance(weight.pattern, TransposableNM) and weight.refreshes and weight.duals is None:
+            raise ValueError(
+                f'{weight.name}: rule "s-ste" needs the potentials of exact masks: method="exact"'
+            )
 
     def reveal_(self, weights: Sequence[MaskedWeight]) -> None:
         """The parameter becomes W."""
@@ -67,25 +79,24 @@ def _shown(weight: MaskedWeight) -> Tensor:
 
 
 def soft_threshold(values: Tensor, weight: MaskedWeight) -> Tensor:
-    """sign(W) * max(|W| - t, 0) on the entries that the mask keeps.
-
-    Raises:
-        ValueError: the weight is divided among processes so that groups of the pattern are cut, or has no
-            potentials although its pattern is transposable.
-    """
-    layout = weight.layout
-    if weight.sharding is not None:
-        clean = weight.sharding.local_layout(layout, weight.pattern)
-        if clean is None:
-            raise ValueError(
-                f'{weight.name}: rule "s-ste" needs whole groups of {weight.pattern} on each process, but the weight '
-                f'is divided as {weight.sharding.placements}; use "sr-ste" or "ste"'
-            )
-        layout = clean
+    """sign(W) * max(|W| - t, 0) on the entries that the mask keeps."""
+    layout = _local_layout(weight)
     magnitude, mask = as_matrices(values.abs(), layout), as_matrices(weight.mask, layout)
     thresholds = _thresholds(magnitude, mask, weight, weight.pattern)
     soft = (magnitude - thresholds).clamp_(min=0).mul_(mask)
     return from_matrices(soft, layout, values.shape).mul_(values.sign())
+
+
+def _local_layout(weight: MaskedWeight) -> Layout:
+    if weight.sharding is None:
+        return weight.layout
+    clean = weight.sharding.local_layout(weight.layout, weight.pattern)
+    if clean is None:
+        raise ValueError(
+            f'{weight.name}: rule "s-ste" needs whole groups of {weight.pattern} on each process, but the weight is '
+            f'divided as {weight.sharding.placements}; use "sr-ste" or "ste"'
+        )
+    return clean
 
 
 def _thresholds(magnitude: Tensor, mask: Tensor, weight: MaskedWeight, pattern: Pattern) -> Tensor:
