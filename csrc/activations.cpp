@@ -6,6 +6,8 @@
 namespace bisparse {
 namespace {
 
+constexpr std::int64_t kTurn = 16;  // side of the squares in which a matrix is transposed
+
 float widen(std::uint16_t value) {
   const std::uint32_t bits = static_cast<std::uint32_t>(value) << 16;
   float wide;
@@ -76,6 +78,40 @@ void Panels::empty(const float* panels, void* to, Dtype dtype, std::int64_t offs
     for (int c = 0; c < kStep; ++c) natural[c] = panels[place + (even_odd ? even_odd_place(c) : c)];
     from_float(natural, width, to, dtype, offset + entry);
   });
+}
+
+void LanePanel::fill(const Source& from, std::int64_t features, std::int64_t padded_features, float* panel) const {
+  std::fill(panel + features * lanes, panel + padded_features * lanes, 0.0f);
+  if (entry_stride == 1) {
+    for (std::int64_t f = 0; f < features; ++f) {
+      to_float({from.data, from.dtype, from.offset + f * feature_stride}, batch, panel + f * lanes);
+      std::fill(panel + f * lanes + batch, panel + (f + 1) * lanes, 0.0f);
+    }
+    return;
+  }
+  for (std::int64_t first = 0; first < features; first += kTurn) {  // a square at a time: both sides stay in the cache
+    const std::int64_t count = std::min(kTurn, features - first);
+    for (std::int64_t b = 0; b < lanes; ++b) {
+      float turned[kTurn] = {};
+      if (b < batch) to_float({from.data, from.dtype, from.offset + b * entry_stride + first}, count, turned);
+      for (std::int64_t f = 0; f < count; ++f) panel[(first + f) * lanes + b] = turned[f];
+    }
+  }
+}
+
+void LanePanel::empty(const float* panel, std::int64_t features, void* to, Dtype dtype, std::int64_t offset) const {
+  if (entry_stride == 1) {
+    for (std::int64_t f = 0; f < features; ++f) from_float(panel + f * lanes, batch, to, dtype, offset + f * feature_stride);
+    return;
+  }
+  for (std::int64_t first = 0; first < features; first += kTurn) {
+    const std::int64_t count = std::min(kTurn, features - first);
+    for (std::int64_t b = 0; b < batch; ++b) {
+      float turned[kTurn];
+      for (std::int64_t f = 0; f < count; ++f) turned[f] = panel[(first + f) * lanes + b];
+      from_float(turned, count, to, dtype, offset + b * entry_stride + first);
+    }
+  }
 }
 
 }  // namespace bisparse

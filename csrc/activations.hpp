@@ -49,4 +49,13 @@ struct Panels {
   void for_steps(Body body) const;
 };
 
+// A (features, lanes) panel of up to 64 batch entries side by side, and the strides of the matrix it comes from.
+struct LanePanel {
+  std::int64_t batch, lanes;          // lanes >= batch; those behind the last entry hold zeros
+  std::int64_t feature_stride, entry_stride;
+
+  void fill(const Source& from, std::int64_t features, std::int64_t padded_features, float* panel) const;
+  void empty(const float* panel, std::int64_t features, void* to, Dtype dtype, std::int64_t offset) const;
+};
+
 }  // namespace bisparse

@@ -16,6 +16,7 @@
 namespace bisparse {
 
 constexpr int kStep = 32;             // columns per step of every product
+constexpr std::int64_t kRowGroup = 24;    // rows of y = W x that stay in the cache while all of a batch passes
 constexpr std::int64_t kOverread = 256;  // bytes that a product may read behind the values of a row
 
 struct PackedView {
@@ -61,6 +62,14 @@ struct RowsTask {                     // y[b][r] = bias[r] + sum_c W[r][c] x[b][
   std::int64_t y_stride;
 };
 
+struct WideTask {                     // y[r][l] = bias[r] + sum_c W[r][c] x[c][l]
+  PackedRows matrix;
+  const float* x;                     // (steps * kStep, lanes), zeros behind the last column and the last entry
+  std::int64_t lanes;                 // 16, 32, 48 or 64
+  const float* bias;                  // or null
+  float* y;                           // (rows, lanes)
+};
+
 struct ColumnsTask {                  // x[b][c] = sum_r W[r][c] y[b][r]
   PackedRows matrix;
   const float* y;                     // (batch, y_stride)
@@ -85,6 +94,7 @@ struct ProductKernels {
   bool even_odd;
   int batch_at_once;                  // largest block of a batch
   void (*rows)(const RowsTask&, std::int64_t first_row, std::int64_t count);
+  void (*wide)(const WideTask&, std::int64_t first_row, std::int64_t count);
   void (*columns)(const ColumnsTask&, std::int64_t first_step, std::int64_t steps);
   void (*gradient)(const GradientTask&, std::int64_t first_row, std::int64_t count);
 };

@@ -69,10 +69,11 @@ PackedView view_at(const Matrix& matrix) {
 }
 
 void run_product(const Matrix& matrix, const Activations& input, std::int64_t batch, const Activations& bias,
-                 const Activations& output, bool transposed, int threads, const std::optional<std::string>& instruction_set) {
+                 const Activations& output, bool transposed, bool features_first, int threads,
+                 const std::optional<std::string>& instruction_set) {
   const Product product{view_at(matrix), at(std::get<0>(input)), float_dtype(std::get<1>(input)), batch,
                         at(std::get<0>(bias)), float_dtype(std::get<1>(bias)), at(std::get<0>(output)),
-                        float_dtype(std::get<1>(output))};
+                        float_dtype(std::get<1>(output)), features_first};
   const ProductKernels* kernels = products_named(instruction_set);
   const nb::gil_scoped_release released;
   (transposed ? multiply_transposed : multiply)(product, threads, kernels);
@@ -109,7 +110,7 @@ void bind_packed(nb::module_& m) {
     return names;
   });
   m.def("packed_product", run_product, nb::arg("matrix"), nb::arg("x"), nb::arg("batch"), nb::arg("bias"),
-        nb::arg("output"), nb::arg("transposed"), nb::arg("threads"), nb::arg("instruction_set").none());
+        nb::arg("output"), nb::arg("transposed"), nb::arg("features_first"), nb::arg("threads"), nb::arg("instruction_set").none());
   m.def("packed_gradient", run_gradient, nb::arg("matrix"), nb::arg("grad_output"), nb::arg("x"), nb::arg("batch"),
         nb::arg("free"), nb::arg("gradient"), nb::arg("threads"), nb::arg("instruction_set").none());
   m.def("pack", run_pack, nb::arg("dense"), nb::arg("mask").none(), nb::arg("keep"), nb::arg("block"), nb::arg("values"),

@@ -2,43 +2,18 @@
 #include "products.hpp"
 
 #include <algorithm>
-#include <cstring>
 #include <numeric>
 
 #include "activations.hpp"
 #include "parallel.hpp"
+#include "work.hpp"
 
 namespace bisparse {
 namespace {
 
+constexpr std::int64_t kWideBatch = 28;        // from here on, batches run side by side in registers
 constexpr std::int64_t kBatchBlock = 64;       // larger batches run in blocks, so that scratch stays small
 constexpr std::int64_t kGradientBlock = 256;   // batch entries that a panel of activations holds while it stays cached
-constexpr double kThreadMicroseconds = 40.0;   // work that pays for one more thread
-
-// How many of `threads` are worth their start: `weights` dense entries times a batch.
-int worthwhile(const PackedView& view, std::int64_t batch, int threads) {
-  const double bytes = static_cast<double>(view.rows) * static_cast<double>(view.cols) * dtype_bytes(view.dtype);
-  const double microseconds = bytes / 40e3 * std::max(1.0, static_cast<double>(batch) / 4.0);
-  return std::clamp(static_cast<int>(microseconds / kThreadMicroseconds), 1, std::max(1, threads));
-}
-
-// The rows whose over-read would leave the values, copied with room behind them.
-class Tail {
- public:
-  explicit Tail(const PackedView& view)
-      : row_bytes_(view.row_values() * dtype_bytes(view.dtype)),
-        rows_(row_bytes_ ? std::min(view.rows, (kOverread + row_bytes_ - 1) / row_bytes_) : view.rows),
-        copy_(rows_ * row_bytes_ + kOverread) {
-    const std::int64_t bytes = rows_ * row_bytes_;
-    if (bytes) std::memcpy(copy_.get(), static_cast<const char*>(view.values) + view.rows * row_bytes_ - bytes, static_cast<std::size_t>(bytes));
-    std::memset(copy_.get() + bytes, 0, kOverread);
-  }
-  PackedRows rows(const PackedView& view) const { return {view, view.rows - rows_, copy_.get()}; }
-
- private:
-  std::int64_t row_bytes_, rows_;
-  Scratch<char> copy_;
-};
 
 void multiply_block(const Product& p, const PackedRows& rows, const float* bias, std::int64_t first, std::int64_t batch,
                     int threads, const ProductKernels& kernels) {
@@ -49,13 +24,23 @@ void multiply_block(const Product& p, const PackedRows& rows, const float* bias,
   const Panels panels{batch, m.cols, kernels.batch_at_once, kernels.even_odd && m.dtype == Dtype::bf16};
   const float* x = panels.fill({p.input, p.input_dtype, first * m.cols}, input.get());
   const RowsTask task{rows, x, batch, bias, y, m.rows};
-  threads = worthwhile(m, batch, threads);
-  const std::int64_t pieces = threads == 1 ? 1 : 4 * threads;
-  const std::int64_t per_chunk = std::max<std::int64_t>(8, (m.rows / pieces + 7) / 8 * 8);
-  for_each_chunk((m.rows + per_chunk - 1) / per_chunk, threads, [&](std::int64_t chunk, int) {
-    kernels.rows(task, chunk * per_chunk, std::min(per_chunk, m.rows - chunk * per_chunk));
-  });
+  for_row_groups(m.rows, worthwhile(m, batch, threads),
+                 [&](std::int64_t row, std::int64_t count) { kernels.rows(task, row, count); });
   if (!direct) from_float(y, batch * m.rows, p.output, p.output_dtype, first * m.rows);
+}
+
+void multiply_wide_block(const Product& p, const PackedRows& rows, const float* bias, std::int64_t first, std::int64_t batch,
+                         int threads, const ProductKernels& kernels) {
+  const PackedView& m = p.matrix;
+  const std::int64_t lanes = (batch + 15) / 16 * 16;
+  const Scratch<float> x(m.steps() * kStep * lanes), y(m.rows * lanes);
+  const LanePanel in{batch, lanes, p.features_first ? p.batch : 1, p.features_first ? 1 : m.cols};
+  const LanePanel out{batch, lanes, p.features_first ? p.batch : 1, p.features_first ? 1 : m.rows};
+  in.fill({p.input, p.input_dtype, first * in.entry_stride}, m.cols, m.steps() * kStep, x.get());
+  const WideTask task{rows, x.get(), lanes, bias, y.get()};
+  for_row_groups(m.rows, worthwhile(m, batch, threads),
+                 [&](std::int64_t row, std::int64_t count) { kernels.wide(task, row, count); });
+  out.empty(y.get(), m.rows, p.output, p.output_dtype, first * out.entry_stride);
 }
 
 void multiply_transposed_block(const Product& p, const PackedRows& rows, std::int64_t first, std::int64_t batch, int threads,
@@ -126,11 +111,14 @@ std::vector<const ProductKernels*> available_products() {
 void multiply(const Product& product, int threads, const ProductKernels* kernels) {
   const PackedView& m = product.matrix;
   const Tail tail(m);
-  const Scratch<float> bias(product.bias ? m.rows : 0);
-  if (product.bias) to_float({product.bias, product.bias_dtype, 0}, m.rows, bias.get());
-  for (std::int64_t first = 0; first < product.batch; first += kBatchBlock)
-    multiply_block(product, tail.rows(m), product.bias ? bias.get() : nullptr, first,
-                   std::min(kBatchBlock, product.batch - first), threads, chosen(kernels));
+  const Scratch<float> widened(product.bias ? m.rows : 0);
+  const float* bias = product.bias ? widened.get() : nullptr;
+  if (bias) to_float({product.bias, product.bias_dtype, 0}, m.rows, widened.get());
+  for (std::int64_t first = 0, batch; first < product.batch; first += batch) {
+    batch = std::min(kBatchBlock, product.batch - first);
+    const auto block = product.features_first || batch >= kWideBatch ? multiply_wide_block : multiply_block;
+    block(product, tail.rows(m), bias, first, batch, threads, chosen(kernels));
+  }
 }
 
 void multiply_transposed(const Product& product, int threads, const ProductKernels* kernels) {

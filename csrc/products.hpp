@@ -10,7 +10,8 @@ namespace bisparse {
 // Those this machine can run, fastest first.
 std::vector<const ProductKernels*> available_products();
 
-// One product: activations and results contiguous (batch, features), float32 or bfloat16 each; sums in float32.
+// One product: activations and results contiguous, float32 or bfloat16 each; sums in float32. They are (batch, features), or
+// (features, batch) where `features_first` (multiply only).
 struct Product {
   PackedView matrix;
   const void* input;
@@ -20,6 +21,7 @@ struct Product {
   Dtype bias_dtype;
   void* output;
   Dtype output_dtype;
+  bool features_first = false;
 };
 
 // `kernels` may be null: the fastest available. Instruction sets agree to rounding; threads do not change a bit.

@@ -7,7 +7,8 @@
 namespace bisparse {
 const ProductKernels* avx2_products() {
   static constexpr ProductKernels kernels{"avx2", products_avx2::kEvenOdd, products_avx2::kBatchAtOnce,
-                                          products_avx2::multiply_rows, products_avx2::multiply_columns,
+                                          products_avx2::multiply_rows, products_avx2::multiply_wide,
+                                          products_avx2::multiply_columns,
                                           products_avx2::gradient_of_values};
   return &kernels;
 }

@@ -12,7 +12,8 @@
 namespace bisparse {
 const ProductKernels* avx512_products() {
   static constexpr ProductKernels kernels{"avx512", products_avx512::kEvenOdd, products_avx512::kBatchAtOnce,
-                                          products_avx512::multiply_rows, products_avx512::multiply_columns,
+                                          products_avx512::multiply_rows, products_avx512::multiply_wide,
+                                          products_avx512::multiply_columns,
                                           products_avx512::gradient_of_values};
   return &kernels;
 }

@@ -12,7 +12,8 @@
 namespace bisparse {
 const ProductKernels* avx512vbmi2_products() {
   static constexpr ProductKernels kernels{"avx512vbmi2", products_avx512vbmi2::kEvenOdd, products_avx512vbmi2::kBatchAtOnce,
-                                          products_avx512vbmi2::multiply_rows, products_avx512vbmi2::multiply_columns,
+                                          products_avx512vbmi2::multiply_rows, products_avx512vbmi2::multiply_wide,
+                                          products_avx512vbmi2::multiply_columns,
                                           products_avx512vbmi2::gradient_of_values};
   return &kernels;
 }

@@ -7,7 +7,8 @@
 namespace bisparse {
 const ProductKernels* neon_products() {
   static constexpr ProductKernels kernels{"neon", products_neon::kEvenOdd, products_neon::kBatchAtOnce,
-                                          products_neon::multiply_rows, products_neon::multiply_columns,
+                                          products_neon::multiply_rows, products_neon::multiply_wide,
+                                          products_neon::multiply_columns,
                                           products_neon::gradient_of_values};
   return &kernels;
 }

@@ -129,6 +129,13 @@ void test_multiply(const Case& c, std::int64_t batch, Dtype dtype, const Product
       for (std::int64_t k = 0; k < cols; ++k) sum += c.dense.at(r * cols + k) * x.at(b * cols + k);
       CHECK(near(y.at(b * rows + r), sum, dtype));
     }
+  Numbers turned(dtype, batch * cols);
+  for (std::int64_t b = 0; b < batch; ++b)
+    for (std::int64_t k = 0; k < cols; ++k) turned.set(k * batch + b, static_cast<float>(x.at(b * cols + k)));
+  product.input = turned.data.get(), product.features_first = true;
+  multiply(product, 2, kernels);
+  for (std::int64_t b = 0; b < batch; ++b)
+    for (std::int64_t r = 0; r < rows; ++r) CHECK(near(again.at(r * batch + b), y.at(b * rows + r), dtype));
 }
 
 void test_transposed(const Case& c, std::int64_t batch, Dtype dtype, const ProductKernels* kernels, std::mt19937& random) {

@@ -51,6 +51,7 @@ def packed_product(
     bias: _Activations,
     output: _Activations,
     transposed: bool,
+    features_first: bool,
     threads: int,
     instruction_set: str | None,
 ) -> None: ...

@@ -35,7 +35,6 @@ static inline void for_dtype(Dtype dtype, Body body) {
   else body.template operator()<float>();
 }
 
-constexpr std::int64_t kRowGroup = 24;   // rows of y = W x that stay cached for all blocks of a batch
 constexpr std::int64_t kColumnRows = 16;  // rows of a group of x = W^T y
 
 // Calls body.template operator()<Batch>(first) for blocks of a batch: as equal as possible, at most kBatchAtOnce each.

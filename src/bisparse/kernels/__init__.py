@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from bisparse.kernels.packed import PackedMatrix, pack_matrix
-from bisparse.kernels.products import multiply, multiply_transposed, value_gradient
+from bisparse.kernels.products import multiply, multiply_channels, multiply_transposed, value_gradient
 
-__all__ = ["PackedMatrix", "multiply", "multiply_transposed", "pack_matrix", "value_gradient"]
+__all__ = [
+    "PackedMatrix",
+    "multiply",
+    "multiply_channels",
+    "multiply_transposed",
+    "pack_matrix",
+    "value_gradient",
+]

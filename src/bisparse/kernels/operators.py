@@ -2,6 +2,7 @@
 
 ``torch.ops.bisparse.packed_linear``      y = x W^T + b
 ``torch.ops.bisparse.packed_transposed``  x = y W
+``torch.ops.bisparse.packed_channels``    y = W x + b for (images, features, places)
 ``torch.ops.bisparse.packed_gradient``    the kept entries of y^T x
 
 All are differentiable, in the activations and in the kept values, as often as wanted.
@@ -14,18 +15,20 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from bisparse.kernels.products import multiply, multiply_transposed, value_gradient
+from bisparse.kernels.products import multiply, multiply_channels, multiply_transposed, value_gradient
 
-__all__ = ["packed_gradient", "packed_linear", "packed_transposed"]
+__all__ = ["packed_channels", "packed_gradient", "packed_linear", "packed_transposed"]
 
 _LIBRARY: Any = torch.library.Library("bisparse", "DEF")  # type: ignore[no-untyped-call]
 _MATRIX = "Tensor values, Tensor index, Tensor? free"
 _SIZES = "int columns, int keep, int block"
 _LIBRARY.define(f"packed_linear(Tensor x, {_MATRIX}, Tensor? bias, {_SIZES}) -> Tensor")
+_LIBRARY.define(f"packed_channels(Tensor x, {_MATRIX}, Tensor? bias, {_SIZES}) -> Tensor")
 _LIBRARY.define(f"packed_transposed(Tensor y, {_MATRIX}, {_SIZES}) -> Tensor")
 _LIBRARY.define(f"packed_gradient(Tensor y, Tensor x, {_MATRIX}, {_SIZES}) -> Tensor")
 
 packed_linear = torch.ops.bisparse.packed_linear.default
+packed_channels = torch.ops.bisparse.packed_channels.default
 packed_transposed = torch.ops.bisparse.packed_transposed.default
 packed_gradient = torch.ops.bisparse.packed_gradient.default
 
@@ -38,12 +41,22 @@ def _linear(
     return multiply(x, values, index, bias, *sizes)
 
 
+def _channels(
+    x: Tensor, values: Tensor, index: Tensor, _free: Tensor | None, bias: Tensor | None, *sizes: int
+) -> Tensor:
+    return multiply_channels(x, values, index, bias, *sizes)
+
+
 def _transposed(y: Tensor, values: Tensor, index: Tensor, _free: Tensor | None, *sizes: int) -> Tensor:
     return multiply_transposed(y, values, index, *sizes)
 
 
 def _fake_linear(x: Tensor, values: Tensor, *_: object) -> Tensor:
     return x.new_empty((*x.shape[:-1], values.shape[0]))
+
+
+def _fake_channels(x: Tensor, values: Tensor, *_: object) -> Tensor:
+    return x.new_empty((x.shape[0], values.shape[0], x.shape[2]))
 
 
 def _fake_transposed(
@@ -68,6 +81,18 @@ def _linear_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     of_x = packed_transposed(grad, values, index, free, *ctx.sizes) if wants_x else None
     of_values = packed_gradient(grad, x, values, index, free, *ctx.sizes) if wants_values else None
     of_bias = grad.flatten(0, -2).sum(0, dtype=torch.float32).to(ctx.bias_dtype) if wants_bias else None
+    return of_x, of_values, None, None, of_bias, None, None, None
+
+
+def _channels_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, values, index, free = ctx.saved_tensors
+    wants_x, wants_values, _, _, wants_bias, *_ = ctx.needs_input_grad
+    turned = grad.transpose(1, 2)  # (images, places, rows)
+    of_x = packed_transposed(turned, values, index, free, *ctx.sizes).transpose(1, 2) if wants_x else None
+    of_values = (
+        packed_gradient(turned, x.transpose(1, 2), values, index, free, *ctx.sizes) if wants_values else None
+    )
+    of_bias = grad.sum((0, 2), dtype=torch.float32).to(ctx.bias_dtype) if wants_bias else None
     return of_x, of_values, None, None, of_bias, None, None, None
 
 
@@ -103,20 +128,20 @@ def _gradient_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _LIBRARY.impl("packed_linear", _linear, "CPU")
+_LIBRARY.impl("packed_channels", _channels, "CPU")
 _LIBRARY.impl("packed_transposed", _transposed, "CPU")
 _LIBRARY.impl("packed_gradient", value_gradient, "CPU")
 for _name, _fake in (
     ("linear", _fake_linear),
+    ("channels", _fake_channels),
     ("transposed", _fake_transposed),
     ("gradient", _fake_gradient),
 ):
     torch.library.register_fake(f"bisparse::packed_{_name}", _fake, lib=_LIBRARY)
-torch.library.register_autograd(
-    "bisparse::packed_linear", _linear_backward, setup_context=_save_linear, lib=_LIBRARY
-)
-torch.library.register_autograd(
-    "bisparse::packed_transposed", _transposed_backward, setup_context=_save_transposed, lib=_LIBRARY
-)
-torch.library.register_autograd(
-    "bisparse::packed_gradient", _gradient_backward, setup_context=_save_gradient, lib=_LIBRARY
-)
+for _name, _backward, _save in (
+    ("linear", _linear_backward, _save_linear),
+    ("channels", _channels_backward, _save_linear),
+    ("transposed", _transposed_backward, _save_transposed),
+    ("gradient", _gradient_backward, _save_gradient),
+):
+    torch.library.register_autograd(f"bisparse::packed_{_name}", _backward, setup_context=_save, lib=_LIBRARY)

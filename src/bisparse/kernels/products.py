@@ -8,7 +8,7 @@ from torch import Tensor
 from bisparse import _core
 from bisparse.kernels.packed import free_bytes, packed_sizes
 
-__all__ = ["check_parts", "multiply", "multiply_transposed", "value_gradient"]
+__all__ = ["check_parts", "multiply", "multiply_channels", "multiply_transposed", "value_gradient"]
 
 
 def multiply(
@@ -55,10 +55,65 @@ def multiply(
         (0, False) if bias is None else _place(bias),
         _place(output),
         False,
+        False,
         torch.get_num_threads() if threads is None else threads,
         instruction_set,
     )
     return output.view(*x.shape[:-1], rows)
+
+
+def multiply_channels(
+    x: Tensor,
+    values: Tensor,
+    index: Tensor,
+    bias: Tensor | None,
+    columns: int,
+    keep: int,
+    block: int,
+    *,
+    threads: int | None = None,
+    instruction_set: str | None = None,
+) -> Tensor:
+    """``W @ x + bias`` for activations whose features come first, as in convolutions: no transposed copy is made.
+
+    Args:
+        x: (images, columns, places), float32 or bfloat16, CPU.
+        values: see :func:`multiply`, as for the other arguments.
+        index: its bits.
+        bias: (rows) or ``None``.
+        columns: of W.
+        keep: kept entries of each group.
+        block: columns of a group.
+        threads: default: PyTorch's.
+        instruction_set: default: the fastest.
+
+    Returns:
+        (images, rows, places) of the dtype of ``x``.
+
+    Raises:
+        ValueError: a shape, dtype or device that does not fit.
+    """
+    rows = check_parts(values, index, columns, keep, block)
+    _check_float("x", x)
+    if x.dim() != 3 or x.shape[1] != columns:
+        raise ValueError(f"x of shape {tuple(x.shape)} is not (images, {columns}, places)")
+    if bias is not None:
+        bias = _checked_bias(bias, rows)
+    x = x.contiguous()
+    output = x.new_empty((x.shape[0], rows, x.shape[2]))
+    for image, result in zip(x, output, strict=True):
+        _core.packed_product(
+            _matrix(values, index, columns, keep, block),
+            _place(image),
+            x.shape[2],
+            (0, False) if bias is None else _place(bias),
+            _place(result),
+            False,
+            True,
+            torch.get_num_threads() if threads is None else threads,
+            instruction_set,
+        )
+    return output
 
 
 def multiply_transposed(
@@ -100,6 +155,7 @@ def multiply_transposed(
         (0, False),
         _place(output),
         True,
+        False,
         torch.get_num_threads() if threads is None else threads,
         instruction_set,
     )

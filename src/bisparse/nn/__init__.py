@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisparse.nn.packed_conv import PackedConv2d
 from bisparse.nn.packed_linear import PackedLinear
 
-__all__ = ["PackedLinear"]
+__all__ = ["PackedConv2d", "PackedLinear"]
