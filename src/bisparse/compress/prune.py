@@ -67,7 +67,7 @@ def prune_(
             parameters) distillation.
         calibration: an iterable of batches or a callable, see :func:`bisparse.compress.calibration_calls`. A
             few hundred samples suffice; no labels are used. The data run through the model twice, plus one
-            batch.
+            batch, for all layers together; then as often as the last stage asks for.
         sequential: gather inputs from the network pruned so far (targets always come from the dense one);
             otherwise from the dense network, which is cheaper and less accurate.
         residual: where a layer's output is added to another tensor, aim at the dense network's sum, so that
