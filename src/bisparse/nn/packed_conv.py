@@ -158,7 +158,7 @@ class PackedConv2d(PackedLayer):
             pattern.keep,
             pattern.block,
         )
-        result = product.unflatten(2, patches.shape[2:])
+        result = product.reshape(*product.shape[:2], *patches.shape[2:])
         return result if x.dim() == 4 else result.squeeze(0)
 
     def _patches(self, x: Tensor) -> Tensor:

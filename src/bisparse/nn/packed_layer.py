@@ -53,7 +53,7 @@ class PackedLayer(nn.Module):
             self.values.detach(), self.index, (self.rows, self.columns), self.pattern, self.free
         )
 
-    def _adopt(self, packed: PackedMatrix, weight: nn.Parameter, bias: nn.Parameter | None) -> None:
+    def _adopt(self, packed: PackedMatrix, weight: Tensor, bias: Tensor | None) -> None:
         """Take over a packed weight, and the bias of the module that it came from."""
         self.values = nn.Parameter(packed.values, requires_grad=weight.requires_grad)
         self.index, self.free = packed.index, packed.free
