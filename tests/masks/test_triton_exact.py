@@ -77,6 +77,15 @@ def test_invalid_scores_are_noticed(rows: dict[str, dict[str, Any]], kind: str, 
     assert rows[f"{kind} {pattern}"]["refused"]
 
 
+def test_solve_mask_hands_over_and_reports_as_for_the_cpu(rows: dict[str, dict[str, Any]]) -> None:
+    row = rows["whole"]
+    assert row["optimal"]
+    assert row["rounds"][1] < row["rounds"][0]
+    assert row["objectives"][1] == pytest.approx(row["objectives"][0], rel=1e-12)
+    assert row["shapes"] == [[2, 2, 10, 12], [2, 2, 10, 3], [2, 2, 3, 12]]
+    assert row["message"].startswith("scores[1, 0, 9, 11] = nan")
+
+
 def test_nothing_is_solved_for_no_scores(rows: dict[str, dict[str, Any]]) -> None:
     assert rows["empty"]["objective"] == 0.0
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from importlib import import_module
 
 os.environ["TRITON_INTERPRET"] = "1"
 
@@ -115,13 +116,39 @@ def run_special() -> dict[str, dict[str, object]]:
     return rows
 
 
+def run_whole() -> dict[str, dict[str, object]]:
+    """``solve_mask`` itself, told that scores are on a device: shapes, duals, warm start and errors all the way."""
+    solve_module = import_module("bisparse.masks.solve")
+    solve_module.on_device = lambda _: True  # type: ignore[attr-defined]
+    scores = draw("gaussian", (2, 2, 10, 12), "float32")
+    first = bs.solve_mask(scores, "2:4t", return_duals=True)
+    again = bs.solve_mask(scores, "2:4t", warm_start=first)
+    assert first.duals is not None
+    found = bs.verify_mask(first.mask, "2:4t", scores=scores, duals=first.duals)
+    scores[1, 0, 9, 11] = float("nan")
+    try:
+        bs.solve_mask(scores, "2:4t")
+        message = ""
+    except ValueError as error:
+        message = str(error)
+    return {
+        "whole": {
+            "optimal": found.optimal,
+            "rounds": [first.rounds, again.rounds],
+            "objectives": [first.objective, again.objective],
+            "shapes": [list(first.mask.shape), list(first.duals.rows.shape), list(first.duals.columns.shape)],
+            "message": message,
+        }
+    }
+
+
 def main() -> None:
     torch.set_num_threads(1)
     rows = {}
     for name, (pattern, shape, kind, dtype) in CASES.items():
         scores = draw(kind, shape, dtype)
         rows[name] = compare(scores, pattern, solve(scores, pattern))
-    print(json.dumps({**rows, **run_special()}))
+    print(json.dumps({**rows, **run_special(), **run_whole()}))
 
 
 if __name__ == "__main__":

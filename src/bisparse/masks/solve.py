@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 
 import torch
@@ -77,11 +78,13 @@ def solve_mask(
     pattern = parse_pattern(pattern)
     _check_method(method, pattern, warm_start, return_duals)
     shape = tuple(scores.shape) if hasattr(scores, "shape") else ()
-    matrices = as_scores(scores, stay=method == "exact" and on_device(scores))
+    there = method == "exact" and on_device(scores)
+    matrices = as_scores(scores, stay=there)
     threads = _thread_count(threads)
     if method == "exact":
-        warm = _warm_columns(warm_start, matrices, pattern)
-        answer = _solve_exact(matrices, pattern, threads, magnitude, warm, return_duals)
+        warm = _warm_columns(warm_start, matrices, pattern, check=not there)
+        solve = _device_solver() if there else partial(solve_exact, threads=threads)
+        answer = solve(matrices, pattern, magnitude=magnitude, warm_columns=warm, return_duals=return_duals)
     else:
         answer = _solve_with(_TRANSPOSABLE_METHODS[method], matrices, pattern, magnitude)
     if answer is None:
@@ -100,19 +103,11 @@ def solve_mask(
     )
 
 
-def _solve_exact(
-    scores: Tensor, pattern: Pattern, threads: int, magnitude: bool, warm: Tensor | None, return_duals: bool
-) -> ExactAnswer | None:
-    """Solve where the scores are; Triton is imported only for scores on a GPU."""
-    if scores.is_cuda:
-        from bisparse.masks.triton_exact import solve_on_device
+def _device_solver() -> Callable[..., ExactAnswer | None]:
+    """The solver for scores on a GPU, imported, with Triton, only where there are some."""
+    from bisparse.masks.triton_exact import solve_on_device
 
-        return solve_on_device(
-            scores, pattern, magnitude=magnitude, warm_columns=warm, return_duals=return_duals
-        )
-    return solve_exact(
-        scores, pattern, threads=threads, magnitude=magnitude, warm_columns=warm, return_duals=return_duals
-    )
+    return solve_on_device
 
 
 def _check_method(
@@ -140,7 +135,13 @@ def _thread_count(threads: int | None) -> int:
     return threads
 
 
-def _warm_columns(warm_start: MaskResult | Duals | None, scores: Tensor, pattern: Pattern) -> Tensor | None:
+def _warm_columns(
+    warm_start: MaskResult | Duals | None, scores: Tensor, pattern: Pattern, *, check: bool
+) -> Tensor | None:
+    """The potentials to start from, where the scores are.
+
+    ``check`` refuses those that are not finite. On a GPU they count as 0 instead, so that no answer is waited for.
+    """
     if warm_start is None or not isinstance(pattern, TransposableNM):
         return None
     duals = warm_start.duals if isinstance(warm_start, MaskResult) else warm_start
@@ -156,7 +157,7 @@ def _warm_columns(warm_start: MaskResult | Duals | None, scores: Tensor, pattern
         )
     dtype = torch.float32 if scores.dtype.is_floating_point and scores.dtype.itemsize <= 4 else torch.float64
     columns_start = duals.columns.detach().to(scores.device, dtype).reshape(expected).contiguous()
-    if columns_start.is_cuda:  # there, what is not finite counts as 0: no word back to the host is awaited
+    if not check:
         return columns_start
     if columns_start.numel() and not all(math.isfinite(float(x)) for x in torch.aminmax(columns_start)):
         raise ValueError("the warm start's column potentials are not finite: start cold instead")
