@@ -42,9 +42,9 @@ BATCHES = {"wide": (1, 4, 8), "tiny": (1, 8)}
 Source = Callable[[str], Llama]
 
 
-def wide_source(layers: int) -> Source:
-    """Random weights, masked by magnitude when they are asked for: one masked model in memory at a time."""
-    dense = wide_llama(layers)
+def wide_source() -> Source:
+    """One layer of random weights, masked by magnitude when that is asked for."""
+    dense = wide_llama()
     both = {"float32": dense, "bfloat16": copy.deepcopy(dense).bfloat16()}
 
     def source(name: str) -> Llama:
@@ -88,8 +88,10 @@ def measure(name: str, ledger: Ledger, console: Console, layers: int, rounds: in
     missing = [int(str(key["batch"])) for key in keys if key not in ledger]
     if not missing:
         return
-    source = wide_source(layers) if name == "wide" else tiny_source()
-    contenders: dict[str, Contender] = {variant: build(variant, source) for variant in VARIANTS}
+    source = wide_source() if name == "wide" else tiny_source()
+    contenders: dict[str, Contender] = {
+        variant: build(variant, source, layers if name == "wide" else 5) for variant in VARIANTS
+    }
     losses = {v: tiny_loss()(c.model) for v, c in contenders.items()} if name == "tiny" else {}
     for batch in dict.fromkeys(missing):
         console.print(f"{name}, batch {batch}")

@@ -19,7 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bisparse.files import prune_file, stream
+from bisparse.files import pack_file, prune_file, stream
+from bisparse.files.packed import stream as packed_stream
 
 CALLS = (
     "open",
@@ -58,8 +59,10 @@ def die_at_call(count: int) -> None:
         setattr(os, name, counted(getattr(os, name)))
 
 
-def run(source: Path, output: Path, *, force: bool, die_at: int = 0, die_after: float = 0.0) -> bool:
-    """One pruning run in a child; False where it was killed.
+def run(
+    source: Path, output: Path, *, force: bool, packs: bool = False, die_at: int = 0, die_after: float = 0.0
+) -> bool:
+    """One pruning (or packing) run in a child; False where it was killed.
 
     Raises:
         AssertionError: it failed in any other way.
@@ -70,7 +73,10 @@ def run(source: Path, output: Path, *, force: bool, die_at: int = 0, die_after: 
         try:
             if die_at:
                 die_at_call(die_at)
-            prune_file(source, output, "4:8t", force=force, threads=2)
+            if packs:
+                pack_file(source, output, force=force, threads=2)
+            else:
+                prune_file(source, output, "4:8t", force=force, threads=2)
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -99,20 +105,20 @@ class Trial:
     """One way of running, tried again and again from the same start."""
 
     def __init__(self, mode: str, folder: Path) -> None:
-        self.original = folder / (
-            "in.safetensors" if mode in ("file", "over") else "in.pt" if mode == "pickle" else "in"
-        )
+        self.packs = mode.startswith("pack_")
+        names = {"file": "in.safetensors", "over": "in.safetensors", "pickle": "in.pt"}
+        names |= {"pack_file": "sparse.safetensors", "pack_folder": "sparse"}
+        self.original = folder / names.get(mode, "in")
         self.source = self.original
-        self.output = folder / {"file": "out.safetensors", "over": "out.safetensors", "pickle": "out.pt"}.get(
-            mode, "out"
-        )
+        outputs = {"pickle": "out.pt"} | dict.fromkeys(("file", "over", "pack_file"), "out.safetensors")
+        self.output = folder / outputs.get(mode, "out")
         self.old = b"old" if mode == "over" else b""
         self.in_place = mode == "in_place"
         if self.in_place:
             self.source = self.output
         self.force = mode in ("over", "in_place")
         self.reset()
-        assert run(self.source, self.output, force=self.force)
+        assert run(self.source, self.output, force=self.force, packs=self.packs)
         self.wanted = digest(self.output)
 
     def reset(self) -> None:
@@ -136,13 +142,13 @@ class Trial:
         self.reset()
         killed = False
         for kill in kills:
-            killed = not run(self.source, self.output, force=self.force, **kill)  # type: ignore[arg-type]
+            killed = not run(self.source, self.output, force=self.force, packs=self.packs, **kill)  # type: ignore[arg-type]
             if self.old and not self.output.is_dir():
                 assert self.output.read_bytes() == self.old or digest(self.output) == self.wanted, kills
             if not killed or self.done():
                 break
         if killed and not self.done():
-            assert run(self.source, self.output, force=self.force), kills
+            assert run(self.source, self.output, force=self.force, packs=self.packs), kills
         assert digest(self.output) == self.wanted, kills
         assert not self.left(), (kills, self.left())
         return killed
@@ -150,6 +156,7 @@ class Trial:
 
 def main(mode: str, folder: Path, random_kills: int) -> None:
     stream.write_stream.__kwdefaults__["interval"] = 0.0
+    packed_stream.write_steps.__kwdefaults__["interval"] = 0.0
     trial = Trial(mode, folder)
     calls = 1
     while trial.survives([{"die_at": calls}]):

@@ -49,7 +49,7 @@ class Contender:
     Attributes:
         model: it; embeddings and norms are shared with the others of its type.
         layer_bytes: memory of its linear layers, from their tensors.
-        resident_bytes: by how much the process grew when they were built; ``None`` where they were there before.
+        resident_bytes: by how much the process grew when all its layers were made; ``None`` where they were there.
         file_bytes: its file, with embeddings; ``None`` for what no safetensors file holds.
     """
 
@@ -59,19 +59,24 @@ class Contender:
     file_bytes: int | None
 
 
-def wide_llama(layers: int = 8) -> Llama:
-    """A Llama of realistic width (2048, feed-forward 5632, vocabulary 32000); random weights: only for timing."""
+def wide_llama() -> Llama:
+    """One layer of a Llama of realistic width (2048, feed-forward 5632, vocabulary 32000), weights random."""
     config = LlamaConfig(
-        dim=2048,
-        hidden_dim=5632,
-        n_layers=layers,
-        n_heads=32,
-        n_kv_heads=4,
-        vocab_size=32000,
-        max_seq_len=2048,
+        dim=2048, hidden_dim=5632, n_layers=1, n_heads=32, n_kv_heads=4, vocab_size=32000, max_seq_len=2048
     )
     torch.manual_seed(0)
     return Llama(config).eval().requires_grad_(False)
+
+
+def _repeated(model: Llama, layers: int) -> Llama:
+    """The model with its first layer so many times, each with memory of its own; the rest is shared."""
+    if layers == len(model.layers):
+        return model
+    memo: dict[int, Any] = {id(parameter): parameter for parameter in model.parameters()}
+    memo |= {id(layer): layer for layer in model.layers}
+    repeated = copy.deepcopy(model, memo)
+    repeated.layers = nn.ModuleList([copy.deepcopy(model.layers[0]) for _ in range(layers)])
+    return repeated
 
 
 def masked(model: Llama, pattern: str) -> Llama:
@@ -112,31 +117,29 @@ def _resident() -> int:
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE
 
 
-def build(variant: str, source: Callable[[str], Llama]) -> Contender:
+def build(variant: str, source: Callable[[str], Llama], layers: int) -> Contender:
     """Make one contender.
 
     Args:
         variant: one of :data:`VARIANTS`.
         source: gives models by ``"float32"``, ``"bfloat16"``, and ``"4:8 float32"`` ... for masked ones.
+        layers: how many it is to have; a model of one layer gets copies of it.
 
     Returns:
-        The contender; its packed file is written to a temporary folder, measured, and deleted.
+        The contender; its file is written to a temporary folder, measured, and deleted.
     """
     kind, _, rest = variant.partition(" ")
-    if kind == "dense":
-        model = source(rest)
-        size = sum(parameter.nbytes for parameter in model.parameters())
-        return Contender(model, _layer_bytes(model), None, size)
-    int8 = kind == "int8"
-    origin = source("float32" if int8 else rest)
+    model = source("float32" if kind == "int8" else rest)
+    if kind == "int8":
+        model = _changed(model, quantised)
+    elif kind == "packed":
+        model = _changed(model, PackedLinear.from_linear)
     before = _resident()
-    model = _changed(origin, quantised if int8 else _packed)
+    model = _repeated(model, layers)
     grown = _resident() - before
-    return Contender(model, _layer_bytes(model), grown, None if int8 else _file_bytes(model))
-
-
-def _packed(layer: nn.Linear) -> nn.Module:
-    return PackedLinear.from_linear(layer)
+    return Contender(
+        model, _layer_bytes(model), grown or None, None if kind == "int8" else _file_bytes(model)
+    )
 
 
 def _file_bytes(model: nn.Module) -> int:
