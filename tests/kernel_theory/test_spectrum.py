@@ -29,6 +29,7 @@ def test_the_zero_kernel_represents_nothing() -> None:
     assert (found.rank, found.stable_rank, found.inside(torch.ones(3, 1))) == (0, 0.0, 0.0)
     assert math.isnan(found.decay)
     assert found.inside(torch.zeros(3, 1)) == 1.0
+    assert spectrum(torch.eye(3, dtype=torch.bfloat16)).rank == 3
 
 
 def test_alignment_is_that_of_centred_kernels() -> None:

@@ -14,6 +14,7 @@ from torch.func import jacrev, jvp, vmap
 from bisparse.kernel_theory.factors import Dense, Factor, Outer
 from bisparse.kernel_theory.layers import LayerRows, known_layers, layer_rows, true_layers
 from bisparse.kernel_theory.network import Network, Outputs
+from bisparse.kernel_theory.norms import ScaleRows
 
 __all__ = [
     "DEFAULT_MEMORY",
@@ -27,6 +28,7 @@ __all__ = [
 
 Method: TypeAlias = Literal["auto", "generic"]
 DEFAULT_MEMORY = 2**29
+_MOST_OUTPUTS = 4096
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ class Jacobian:
     Attributes:
         network: what is differentiated.
         outputs: the chosen outputs.
-        layers: paths of Linear and convolution layers that are taken from their inputs and output derivatives.
+        layers: paths of Linear, convolution and norm layers that are taken from their inputs and output derivatives.
         outer: those of them whose weight's part is kept as an outer product.
         generic: names of the parameters that ``torch.func`` differentiates by.
         row_bytes: memory of one example's part.
@@ -78,10 +80,10 @@ class Jacobian:
         for first in range(0, len(X), most):
             yield slice(first, min(first + most, len(X))), X[first : first + most]
 
-    def _layer(self, path: str, rows: LayerRows) -> dict[str, Factor]:
+    def _layer(self, path: str, rows: LayerRows | ScaleRows) -> dict[str, Factor]:
         weight, bias = f"{path}.weight".lstrip("."), f"{path}.bias".lstrip(".")
         found: dict[str, Factor] = {}
-        if path in self.outer:
+        if path in self.outer and isinstance(rows, LayerRows):
             found[weight] = Outer(rows.inputs[:, :, 0], rows.deltas[:, :, :, 0])
         elif weight in self.network.parameters:
             found[weight] = Dense(self._kept(weight, rows.weight()))
@@ -136,9 +138,13 @@ def plan_jacobian(
     with torch.no_grad():
         count = network(probe).shape[1]
     numbers, trace = chosen_outputs(outputs, count)
+    if len(numbers) > _MOST_OUTPUTS:
+        raise ValueError(
+            f"{len(numbers)} outputs need as many backward passes: take at most {_MOST_OUTPUTS} (outputs=[...])"
+        )
     known = known_layers(network) if method == "auto" else {}
-    result, rows = layer_rows(network, known, probe, range(count)) if known else (probe, {})
-    trusted = tuple(sorted(true_layers(network, known, result, rows)))
+    result, rows = layer_rows(network, known, probe, numbers) if known else (probe, {})
+    trusted = tuple(sorted(true_layers(network, result[:, list(numbers)], rows))) if known else ()
     sizes = {path: _weight_size(network, path, rows[path], len(numbers)) for path in trusted}
     covered = {f"{path}.{kind}".lstrip(".") for path in trusted for kind in ("weight", "bias")}
     generic = tuple(name for name in network.parameters if name not in covered)
@@ -156,11 +162,13 @@ def _biases(network: Network, layers: Sequence[str]) -> list[str]:
     return [name for name in names if name in network.parameters]
 
 
-def _weight_size(network: Network, path: str, rows: LayerRows, outputs: int) -> tuple[bool, int]:
+def _weight_size(network: Network, path: str, rows: LayerRows | ScaleRows, outputs: int) -> tuple[bool, int]:
     """Whether the weight's part is kept as an outer product, and the numbers that one example takes."""
     name = f"{path}.weight".lstrip(".")
     if name not in network.parameters:
         return False, 0
+    if isinstance(rows, ScaleRows):
+        return False, rows.inputs[0].numel() * (1 + outputs) + outputs * rows.inputs.shape[2]
     _, positions, groups, columns = rows.inputs.shape
     features = rows.deltas.shape[4]
     dense = outputs * groups * features * columns

@@ -1,4 +1,4 @@
-"""Inputs of Linear and convolution layers, and the outputs' derivatives by the layers' outputs."""
+"""What known layers read, and the outputs' derivatives by what they write."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bisparse.kernel_theory.network import Network
+from bisparse.kernel_theory.norms import ScaleRows, is_known_norm, scale_rows
 
 __all__ = ["LayerRows", "known_layers", "layer_rows", "true_layers"]
 
@@ -36,7 +37,7 @@ class LayerRows:
 
 
 def known_layers(network: Network) -> dict[str, nn.Module]:
-    """Linear and convolution layers of which the network differentiates the weight or the bias."""
+    """Linear, convolution and norm layers of which the network differentiates the weight or the bias."""
     return {
         path: module
         for path, module in network.module.named_modules()
@@ -46,7 +47,7 @@ def known_layers(network: Network) -> dict[str, nn.Module]:
 
 
 def _is_known(module: nn.Module) -> bool:
-    if type(module) is nn.Linear:
+    if type(module) is nn.Linear or is_known_norm(module):
         return True
     return (
         isinstance(module, (nn.Conv1d, nn.Conv2d))
@@ -58,7 +59,7 @@ def _is_known(module: nn.Module) -> bool:
 
 def layer_rows(
     network: Network, layers: Mapping[str, nn.Module], X: Tensor, outputs: Sequence[int]
-) -> tuple[Tensor, dict[str, LayerRows]]:
+) -> tuple[Tensor, dict[str, LayerRows | ScaleRows]]:
     """One forward pass and one backward pass per chosen output.
 
     Args:
@@ -94,19 +95,18 @@ def layer_rows(
     }
     written = [out for pairs in fitting.values() for _, out in pairs]
     deltas = _deltas(result, written, outputs)
-    rows = {}
+    rows: dict[str, LayerRows | ScaleRows] = {}
     for path, pairs in fitting.items():
-        own = [deltas.pop(0) for _ in pairs]
-        pieces = [_positions(layers[path], read, d) for (read, _), d in zip(pairs, own, strict=True)]
-        rows[path] = LayerRows(
-            torch.cat([p.inputs for p in pieces], 1), torch.cat([p.deltas for p in pieces], 2)
-        )
+        make = scale_rows if is_known_norm(layers[path]) else _positions
+        calls_rows = [make(layers[path], read, deltas.pop(0)) for read, _ in pairs]
+        inputs = torch.cat([piece.inputs for piece in calls_rows], 1)
+        rows[path] = type(calls_rows[0])(inputs, torch.cat([piece.deltas for piece in calls_rows], 2))
     return result, rows
 
 
 def _fits(module: nn.Module, read: Tensor, written: Tensor, examples: int) -> bool:
     """Whether the first dimension is that of the examples."""
-    least = 2 if isinstance(module, nn.Linear) else 3 if isinstance(module, nn.Conv1d) else 4
+    least = 4 if isinstance(module, nn.Conv2d) else 3 if isinstance(module, nn.Conv1d) else 2
     return read.dim() >= least and len(read) == len(written) == examples
 
 
@@ -145,28 +145,23 @@ def _positions(module: nn.Module, read: Tensor, deltas: Tensor) -> LayerRows:
     return LayerRows(inputs, written.permute(0, 1, 4, 2, 3))
 
 
-def true_layers(
-    network: Network, layers: Mapping[str, nn.Module], result: Tensor, rows: Mapping[str, LayerRows]
-) -> set[str]:
+def true_layers(network: Network, result: Tensor, rows: Mapping[str, LayerRows | ScaleRows]) -> set[str]:
     """Layers whose summed rows equal the gradient that automatic differentiation finds.
 
     A weight that is used twice, or other than by calling its layer, fails this test.
 
     Args:
         network: what is differentiated.
-        layers: those whose rows were taken.
-        result: the outputs of :func:`layer_rows`, with all of them chosen.
+        result: the chosen outputs, of :func:`layer_rows`.
         rows: what it returned with them.
     """
     names = [n for path in rows for n in _own(network, path)]
     if not names:
         return set()
     values = [network.parameters[name] for name in names]
-    grads = torch.autograd.grad(result.sum(), values, retain_graph=True, allow_unused=True)
+    grads = torch.autograd.grad(result.sum(), values, allow_unused=True)
     truth = dict(zip(names, grads, strict=True))
-    return {path for path in rows if all(_equal(rows[path], n, truth[n]) for n in _own(network, path))} & set(
-        layers
-    )
+    return {path for path in rows if all(_equal(rows[path], n, truth[n]) for n in _own(network, path))}
 
 
 def _own(network: Network, path: str) -> list[str]:
@@ -174,7 +169,7 @@ def _own(network: Network, path: str) -> list[str]:
     return [name for name in names if name in network.parameters]
 
 
-def _equal(rows: LayerRows, name: str, truth: Tensor | None) -> bool:
+def _equal(rows: LayerRows | ScaleRows, name: str, truth: Tensor | None) -> bool:
     summed = (rows.weight() if name.endswith("weight") else rows.bias()).sum((0, 1))
     other = torch.zeros_like(summed) if truth is None else truth.flatten()
     error = float((summed - other).norm())

@@ -176,6 +176,8 @@ def _check_rows(network: Network, X: Tensor) -> None:
         joint, again = network(X), network(X)
     except RuntimeError as error:
         raise ValueError(f"the model does not accept inputs of shape {tuple(X.shape)}: {error}") from error
+    if not bool(torch.isfinite(joint).all()):
+        raise ValueError("the model's outputs contain NaN or infinity: are weights and inputs finite?")
     if not torch.equal(joint, again):
         raise ValueError(
             "the model gives different outputs for the same inputs in evaluation mode (dropout called as a "

@@ -91,6 +91,8 @@ def spectrum(kernel: Tensor, rtol: float | None = None) -> Spectrum:
     """
     if kernel.dim() != 2 or kernel.shape[0] != kernel.shape[1]:
         raise ValueError(f"a kernel matrix is square, got {tuple(kernel.shape)}")
+    if kernel.dtype in (torch.float16, torch.bfloat16):
+        kernel = kernel.float()
     if not bool(torch.isfinite(kernel).all()):
         raise ValueError("the kernel contains NaN or infinity: are the model's weights finite?")
     precision = torch.finfo(kernel.dtype).eps
