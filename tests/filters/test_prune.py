@@ -194,6 +194,19 @@ def test_widths_are_multiples_of_a_tile_and_patterns_fit_what_is_left() -> None:
     assert report["two"].density == 0.5
 
 
+def test_elimination_makes_up_for_more_than_any_norm() -> None:
+    model, data = made("residual")
+    expected = torch.cat([model(x) for x in data]).detach()
+
+    def error(**options: Any) -> float:
+        small = prune_filters(
+            model, "params:0.7", calibration=data, reconstruct="least_squares", latency=False, **options
+        ).model
+        return float((torch.cat([small(x) for x in data]) - expected).detach().square().mean())
+
+    assert error(scores="obs") < error(scores="l1")
+
+
 def test_heads_are_removed_whole() -> None:
     model, data = made("attention")
     pruned = prune_filters(
@@ -250,6 +263,7 @@ def test_latency_budgets_and_measurements() -> None:
         ("params:0.001", {}, "the budget cannot be met"),
         ("params:0.5", {"scores": "l3"}, "choose one of pfp"),
         ("params:0.5", {"scores": "l1", "allocation": "eps"}, "needs sensitivities"),
+        ("params:0.5", {"allocation": "error"}, "needs scores='obs'"),
         ("params:0.5", {"scores": "taylor"}, "needs loss="),
         ("params:0.5", {"samples": 1000}, "calibration holds only 24"),
         ("params:0.5", {"selection": "random", "reconstruct": "bias"}, "reweights by itself"),

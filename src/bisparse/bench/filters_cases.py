@@ -15,6 +15,7 @@ MODELS = (
     "resnet32",
 )
 METHODS = (
+    ("obs", "least_squares"),
     ("pfp", "least_squares"),
     ("pfp", "rescale"),
     ("l1", "none"),
@@ -82,9 +83,9 @@ def cases(*, retrained: bool) -> list[Case]:
             Case(model, scores, reconstruct, keep, rounds, _EPOCHS[kind])
             for keep in _RETRAINED[kind]
             for scores, reconstruct, rounds in (
+                ("obs", "least_squares", 1),
                 ("pfp", "least_squares", 1),
                 ("l1", "none", 1),
-                ("pfp", "least_squares", 2),
             )
         ]
     return found

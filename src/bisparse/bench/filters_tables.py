@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["draw_filters", "filter_tables"]
 
 _NAMES = {
+    ("obs", "least_squares"): "elimination, fitted",
     ("pfp", "least_squares"): "sensitivity, fitted",
     ("pfp", "rescale"): "sensitivity, rescaled",
     ("pfp", "none"): "sensitivity",
@@ -113,7 +114,8 @@ def draw_filters(rows: Sequence[Row], path: Path) -> Path | None:
 
 
 def _draw_model(axes: Axes, *, rows: Sequence[Row], model: str) -> None:
-    styles = {("pfp", "least_squares"): (INK, "-"), ("pfp", "rescale"): (ACCENT, "-")}
+    styles = {("obs", "least_squares"): ("#8a4f9e", "-"), ("pfp", "least_squares"): (INK, "-")}
+    styles |= {("pfp", "rescale"): (ACCENT, "-")}
     styles |= {("l1", "none"): ("#c8452d", "-"), ("l1", "least_squares"): ("#c8452d", "--")}
     styles |= {("taylor", "none"): ("#5b9c6a", "-"), ("random", "none"): ("#999999", ":")}
     dense = _number(_find(rows, Case(model, "dense")), "accuracy")

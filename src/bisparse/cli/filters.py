@@ -62,11 +62,19 @@ def filters(
         str | None,
         typer.Option(metavar="CODE", help="'package.module:function' from the model to a number."),
     ] = None,
-    scores: Annotated[str, typer.Option(metavar="NAME", help="pfp; to compare: l1, l2, random.")] = "pfp",
+    scores: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="pfp, obs (with least_squares: the best accuracy); to compare: l1, l2, random.",
+        ),
+    ] = "pfp",
     selection: Annotated[str, typer.Option(metavar="NAME", help="top, random or hybrid.")] = "top",
     allocation: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="eps, uniform or global; default: eps for pfp, else uniform."),
+        typer.Option(
+            metavar="NAME", help="eps, error, uniform or global; default: eps for pfp, error for obs."
+        ),
     ] = None,
     reconstruct: Annotated[
         str,

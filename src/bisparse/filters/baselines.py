@@ -15,7 +15,7 @@ from bisparse.filters.trace import Trace
 
 __all__ = ["FilterScores", "norm_scores", "random_scores", "taylor_scores"]
 
-FilterScores: TypeAlias = Literal["pfp", "l1", "l2", "taylor", "random"]
+FilterScores: TypeAlias = Literal["pfp", "obs", "l1", "l2", "taylor", "random"]
 Values: TypeAlias = "list[npt.NDArray[np.float64]]"
 
 

@@ -6,6 +6,7 @@ import copy
 import logging
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,18 +15,19 @@ from torch import Tensor, nn
 
 from bisparse.compress.calibration import Call
 from bisparse.filters.baselines import norm_scores, random_scores, taylor_scores
-from bisparse.filters.bound import provable_error, top_error
 from bisparse.filters.budget import Budget, level_for
 from bisparse.filters.cost import Costs, costs_of
+from bisparse.filters.elimination import elimination_errors
 from bisparse.filters.families import Family, find_families, frozen_layers
 from bisparse.filters.latency import measure_latency
 from bisparse.filters.options import FilterOptions
 from bisparse.filters.plan import FilterPlan, apply_plan, apply_plan_
+from bisparse.filters.proof import family_report
 from bisparse.filters.refit import refit_
 from bisparse.filters.removal import make_plan, scale_inputs_
 from bisparse.filters.report import FamilyReport, FilterReport, Totals
 from bisparse.filters.samples import few
-from bisparse.filters.scored import Sensitivities, family_outputs, scored, sensitivities
+from bisparse.filters.scored import Sensitivities, scored, sensitivities
 from bisparse.filters.trace import trace
 from bisparse.filters.verify import removal_error
 from bisparse.filters.widths import Choice, Scored, choose, widths_at
@@ -65,7 +67,7 @@ class FilterJob:
         self.families = self._that_work(find_families(self.trace))
         self.sensitivities: Sensitivities | None = None
         self.scored: list[Scored] = []
-        self.kappas: list[float] = []
+        self.kappas: list[float | None] = []
         self.choices: list[Choice] = []
         self.level = 0.0
 
@@ -101,6 +103,8 @@ class FilterJob:
         match self.options.scores:
             case "pfp":
                 values = self._sensitivities()
+            case "obs":
+                values = elimination_errors(self.model, self.trace, self.families, self.calls)
             case "l1" | "l2":
                 values = norm_scores(self.model, self.trace, self.families, int(self.options.scores[1]))
             case "random":
@@ -148,14 +152,23 @@ class FilterJob:
     def allocate(self, budget: Budget) -> None:
         """Find the level that meets the budget, and choose the units that stay."""
         costs = self.costs
-        bounds = (-80.0, 80.0) if self.options.allocated == "eps" else (0.0, 1.0)
+        bounds = (-80.0, 80.0) if self.options.allocated in ("eps", "error") else (0.0, 1.0)
         full = [len(family) for family in self.families]
+        self._set_prices(costs.operations if budget.resource == "flops" else costs.parameters, full)
         if budget.resource == "latency":
             self.level = level_for(self.widths, self._latency, budget.keep, bounds, steps=_LATENCY_STEPS)
         else:
             cost = costs.parameters if budget.resource == "params" else costs.operations
             self.level = level_for(self.widths, cost, budget.keep * cost(full), bounds)
         self.choices = self._choose(self.widths(self.level))
+
+    def _set_prices(self, cost: Callable[[Sequence[int]], float], full: Sequence[int]) -> None:
+        """What the removal of one unit of each family saves."""
+        prices = [
+            cost(full) - cost([width - (place == number) for place, width in enumerate(full)])
+            for number in range(len(full))
+        ]
+        self.scored = [replace(one, price=price) for one, price in zip(self.scored, prices, strict=True)]
 
     def _choose(self, widths: Sequence[int]) -> list[Choice]:
         generator = np.random.default_rng(self.options.seed)
@@ -213,10 +226,10 @@ class FilterJob:
         notes = self._notes()
         return FilterReport(
             settings,
-            tuple(self._family_reports()),
+            tuple(self._families()),
             self.left_out,
             *totals,
-            math.exp(self.level) if self.options.allocated == "eps" else self.level,
+            math.exp(self.level) if self.options.allocated in ("eps", "error") else self.level,
             deviation,
             plan,
             seconds,
@@ -244,43 +257,15 @@ class FilterJob:
             if scale != 1.0
         }
 
+    def _families(self) -> list[FamilyReport]:
+        kappas = self.kappas or [None] * len(self.families)
+        parts = zip(self.families, self.scored, self.choices, kappas, strict=True)
+        return [family_report(*part, self.options.delta) for part in parts]
+
     def _notes(self) -> dict[str, Any]:
         if self.sensitivities is None:
             return {}
         return {"samples": self.sensitivities.samples, "samples_set_apart": self.sensitivities.checked}
-
-    def _family_reports(self) -> list[FamilyReport]:
-        reports = []
-        for number, (family, choice) in enumerate(zip(self.families, self.choices, strict=True)):
-            readers = tuple(dict.fromkeys(product.weight.rpartition(".")[0] for product in family.read))
-            kept = int(choice.kept.sum())
-            proof: dict[str, Any] = {}
-            if self.sensitivities is not None:
-                proof = self._proof(self.scored[number], choice, self.kappas[number], family_outputs(family))
-            reports.append(FamilyReport(family.name, readers, len(family), kept, **proof))
-        return reports
-
-    def _proof(self, values: Scored, choice: Choice, kappa: float, outputs: float) -> dict[str, Any]:
-        """What is guaranteed about the outputs of the layers that read a family."""
-        total, kept = values.total, choice.kept
-        if kept.all():
-            eps = 0.0
-        elif choice.sampled:
-            sampled = total * choice.sampled
-            eps = provable_error(
-                choice.draws, sampled, delta=self.options.delta, outputs=outputs, kappa=kappa
-            )
-        else:
-            scale = float(choice.scales[kept].max(initial=1.0))
-            eps = top_error(float(values.scores[~kept].sum()), scale, kappa)
-        return {
-            "total": total,
-            "draws": choice.draws,
-            "kappa": kappa,
-            "eps": eps,
-            "vacuous": eps >= 1 or bool(kept.all()),
-            "kept_share": float(values.probabilities[kept].sum()),
-        }
 
 
 def _protected(model: nn.Module, targets: Selectors | None, ignore: Selectors | None) -> dict[str, str]:

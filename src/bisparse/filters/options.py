@@ -52,6 +52,8 @@ class FilterOptions:
             )
         if self.selection != "top" and self.reconstruct not in ("rescale", "none"):
             raise ValueError(f"selection={self.selection!r} reweights by itself: leave out reconstruct=")
+        if self.allocation == "error" and self.scores != "obs":
+            raise ValueError(f"allocation='error' needs scores='obs', which are errors; got {self.scores!r}")
         if self.multiple < 1 or (self.samples is not None and self.samples < 2):
             raise ValueError(
                 f"multiple={self.multiple} must be at least 1, samples={self.samples} at least 2"
@@ -61,8 +63,10 @@ class FilterOptions:
 
     @property
     def allocated(self) -> Allocation:
-        """How widths are found: by one eps for sensitivities, one ranking for Taylor, else uniformly."""
-        default: Allocation = {"pfp": "eps", "taylor": "global"}.get(self.scores, "uniform")  # type: ignore[assignment]
+        """How widths are found: by one eps for sensitivities, one price of errors for ``obs``, one ranking for Taylor,
+        else uniformly.
+        """
+        default: Allocation = {"pfp": "eps", "obs": "error", "taylor": "global"}.get(self.scores, "uniform")  # type: ignore[assignment]
         return self.allocation or default
 
     def as_settings(self) -> dict[str, Any]:

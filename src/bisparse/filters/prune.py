@@ -62,12 +62,14 @@ def prune_filters_(
         latency: measure the time of one call before and after.
         **options: of :class:`bisparse.filters.options.FilterOptions`:
 
-            - ``scores``: ``"pfp"``, or for comparison ``"l1"``, ``"l2"`` (norms of filters), ``"taylor"``,
-              ``"random"``;
+            - ``scores``: ``"pfp"``; ``"obs"``: units are eliminated one by one, each time the one that refitting makes
+              up for best (no guarantee, the best accuracy; with ``reconstruct="least_squares"``); or for comparison
+              ``"l1"``, ``"l2"`` (norms of filters), ``"taylor"``, ``"random"``;
             - ``selection``: ``"top"`` keeps the most sensitive, ``"random"`` draws and reweights, ``"hybrid"`` does
               both;
-            - ``allocation``: ``"eps"`` (one error for all layers; default for ``pfp``), ``"uniform"`` (the same share
-              of every layer), ``"global"`` (one ranking of all units);
+            - ``allocation``: ``"eps"`` (one error for all layers; default for ``pfp``), ``"error"`` (one price of a
+              parameter or multiply-add in errors; default for ``obs``), ``"uniform"`` (the same share of every layer),
+              ``"global"`` (one ranking of all units);
             - ``kernel_reduction``: ``"sum"`` over kernel positions, or ``"max"`` as in the published code;
             - ``reconstruct``: how the layers behind make up for what is missing: ``"rescale"``, with ``pfp`` and
               ``"top"`` by one factor for each family; ``"none"``; or fitted to the calibration data by the machinery of

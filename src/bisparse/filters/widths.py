@@ -15,7 +15,7 @@ from bisparse.filters.bound import draws_for_distinct, draws_needed, expected_di
 __all__ = ["Allocation", "Choice", "Scored", "Selection", "choose", "widths_at"]
 
 Selection: TypeAlias = Literal["top", "random", "hybrid"]
-Allocation: TypeAlias = Literal["eps", "uniform", "global"]
+Allocation: TypeAlias = Literal["eps", "error", "uniform", "global"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,11 +26,13 @@ class Scored:
         scores: (units,) non-negative float64.
         outputs: outputs that the guarantee of the layers behind covers: channels times positions.
         minimum: units that must stay.
+        price: what one unit costs, in parameters or multiply-adds.
     """
 
     scores: npt.NDArray[np.float64]
     outputs: float = 1.0
     minimum: int = 1
+    price: float = 1.0
 
     @property
     def total(self) -> float:
@@ -69,8 +71,10 @@ def widths_at(
     Args:
         families: their scores.
         allocation: ``"eps"``: level is the logarithm of the relative error that the draws of every family guarantee,
-            and as many units stay as distinct ones are expected; ``"uniform"``: the share that is removed from every
-            family; ``"global"``: the share removed of all units together, by scores divided by their family's norm.
+            and as many units stay as distinct ones are expected; ``"error"``: scores are accumulated errors, level is
+            the logarithm of the error that one parameter (or multiply-add) is worth; ``"uniform"``: the share that is
+            removed from every family; ``"global"``: the share removed of all units together, by scores divided by
+            their family's norm.
         level: larger levels keep less.
         delta: probability of failure in the formula of the draws.
         multiple: widths are rounded up to a multiple of this (of the tile size of a pattern that comes after).
@@ -86,6 +90,8 @@ def widths_at(
             )
             for family in families
         ]
+    elif allocation == "error":
+        wanted = [float((_marginal(family) > math.exp(level)).sum()) for family in families]
     elif allocation == "uniform":
         wanted = [(1 - level) * len(family.scores) for family in families]
     else:
@@ -96,6 +102,12 @@ def widths_at(
             float((family.scores / norm >= cut).sum()) for family, norm in zip(families, norms, strict=True)
         ]
     return [_rounded(width, family, multiple) for width, family in zip(wanted, families, strict=True)]
+
+
+def _marginal(family: Scored) -> npt.NDArray[np.float64]:
+    """What each further unit adds to the error, per unit of its price; never falling."""
+    steps = np.diff(np.sort(family.scores), prepend=0.0)
+    return np.asarray(np.maximum.accumulate(steps) / max(family.price, 1e-300))
 
 
 def _rounded(width: float, family: Scored, multiple: int) -> int:
