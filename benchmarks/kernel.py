@@ -14,12 +14,12 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from bisparse.bench.adaptive import run_masked_case, run_pair
+from bisparse.bench.adaptive_cases import KEY, PAIR_KEY, PAIRS, masked_cases
+from bisparse.bench.adaptive_plots import draw_measures
+from bisparse.bench.adaptive_subjects import Subject, load_subject
+from bisparse.bench.adaptive_tables import adaptive_tables
 from bisparse.bench.documents import fill_tables
-from bisparse.bench.kernel import run_masked_case, run_pair
-from bisparse.bench.kernel_cases import KEY, PAIR_KEY, PAIRS, masked_cases
-from bisparse.bench.kernel_plots import draw_measures
-from bisparse.bench.kernel_subjects import Subject, load_subject
-from bisparse.bench.kernel_tables import kernel_tables
 from bisparse.bench.ledger import Ledger
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,7 +40,7 @@ def main() -> None:
         measure_masks(masked, options.limit)
     draw_measures(masked.rows, "trained", IMAGES)
     draw_measures(masked.rows, "initial", IMAGES)
-    fill_tables([ROOT / "docs" / "kernel.md"], kernel_tables(masked.rows, pairs.rows))
+    fill_tables([ROOT / "docs" / "kernel.md"], adaptive_tables(masked.rows, pairs.rows))
 
 
 def measure_pairs(ledger: Ledger) -> None:

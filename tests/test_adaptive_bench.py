@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from bisparse.bench.kernel import run_masked_case, run_pair
-from bisparse.bench.kernel_cases import CHOICES, KEY, PATTERNS, MaskedCase, masked_cases
-from bisparse.bench.kernel_masks import diversities, make_masks
-from bisparse.bench.kernel_plots import draw_measures
-from bisparse.bench.kernel_subjects import HIDDEN, Subject, load_subject
-from bisparse.bench.kernel_tables import MEASURES, correlation_table, kernel_tables, mean_rows, spearman
+from bisparse.bench.adaptive import run_masked_case, run_pair
+from bisparse.bench.adaptive_cases import CHOICES, KEY, PATTERNS, MaskedCase, masked_cases
+from bisparse.bench.adaptive_masks import diversities, make_masks
+from bisparse.bench.adaptive_plots import draw_measures
+from bisparse.bench.adaptive_subjects import HIDDEN, Subject, load_subject
+from bisparse.bench.adaptive_tables import MEASURES, adaptive_tables, correlation_table, mean_rows, spearman
 from bisparse.bench.ledger import Row
 from bisparse.bench.timing import torch_threads
 from bisparse.zoo import digits, mlp
@@ -84,7 +84,7 @@ def test_tables_and_pictures_show_the_best_measure(tmp_path: Path) -> None:
     assert "**+1.00**" in line
     pair: Row = {"pair": "4 9", "step": 0, "alignment": 0.2, "cka_start": 1.0, "decay": -1.5, "machine": "m"}
     pair |= {f"error_{name}": 0.1 for name in ("network", "adaptive", "initial")}
-    tables = kernel_tables(rows, [pair])
+    tables = adaptive_tables(rows, [pair])
     assert "| 4 9 | 0 | 0.200 | 1.000 | -1.50 | 10.0 | 10.0 | 10.0 |" in tables["kernel_pairs"]
     assert "± 0.00" in tables["kernel_accuracy"]
     assert len(draw_measures([row for row in rows if row["data"] == "digits"], "trained", tmp_path)) == 1

@@ -7,9 +7,9 @@ import time
 import torch
 from torch import Tensor, nn
 
-from bisparse.bench.kernel_cases import MaskedCase
-from bisparse.bench.kernel_masks import diversities, make_masks
-from bisparse.bench.kernel_subjects import HIDDEN, Subject, mnist_images, tuned_accuracy
+from bisparse.bench.adaptive_cases import MaskedCase
+from bisparse.bench.adaptive_masks import diversities, make_masks
+from bisparse.bench.adaptive_subjects import HIDDEN, Subject, mnist_images, tuned_accuracy
 from bisparse.bench.ledger import Row
 from bisparse.bench.machine import describe_machine
 from bisparse.kernel_theory.gradient_kernel import gradient_kernel

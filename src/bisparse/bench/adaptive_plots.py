@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bisparse.bench.kernel_cases import CHOICES, DATA, PATTERNS
-from bisparse.bench.kernel_tables import MEASURES, mean_rows, spearman
+from bisparse.bench.adaptive_cases import CHOICES, DATA, PATTERNS
+from bisparse.bench.adaptive_tables import MEASURES, mean_rows, spearman
 from bisparse.bench.ledger import Row
 from bisparse.plots import PALE, save_figure
 
