@@ -15,7 +15,7 @@ from bisparse.acceleration.candidates import CANDIDATES, Candidate
 from bisparse.acceleration.observe import observe, runner, undisturbed
 from bisparse.acceleration.timing import Cold, LayerTimes, time_calls
 from bisparse.acceleration.whole import Whole
-from bisparse.nn import PackedLinear
+from bisparse.nn import PackedConv2d, PackedLinear
 
 
 def mask_(model: nn.Module, pattern: str = "4:8") -> nn.Module:
@@ -141,16 +141,55 @@ def test_a_copy_leaves_the_model_alone(made_up: Any, capsys: pytest.CaptureFixtu
 def test_a_candidate_is_one_entry_of_a_table(made_up: Any) -> None:
     """A kind that refuses says why, and another may still be used."""
     made_up(lambda *_: 0.5)
-    refusing = Candidate("other", lambda *_: "needs a moon", CANDIDATES[0].build)
+    refusing = Candidate(
+        "other", (nn.Linear,), ("inference",), lambda *_: "needs a moon", CANDIDATES[0].build
+    )
     report = bs.accelerate_(Net(), torch.randn(1, 1, 64), candidates=[refusing], show=False)
     assert report.layers[0].reason == "needs a moon"
     report = bs.accelerate_(Net(), torch.randn(1, 1, 64), candidates=[refusing, *CANDIDATES], show=False)
     assert report.layers[0].choice == "packed"
 
 
+def test_convolutions_are_swapped_like_linear_layers(made_up: Any) -> None:
+    made_up(lambda *_: 0.5)
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 8, 1), nn.Conv2d(8, 8, 3, groups=2)
+    )
+    bs.prune_(model, "2:4", ignore=["3"])
+    x = torch.randn(2, 16, 5, 6)
+    expected = model(x)
+    report = bs.accelerate_(model, x, show=False)
+    assert [(row.name, row.tokens, row.choice) for row in report.layers] == [
+        ("0", 60, "packed"),
+        ("2", 60, "packed"),
+    ]
+    assert report.notes[0] == "left as they are: 1 (conv: no sparse product)"
+    assert [type(layer) for layer in model][::2] == [PackedConv2d, PackedConv2d]
+    torch.testing.assert_close(model(x), expected)
+    dense = bs.to_dense(model)
+    assert [type(layer) for layer in dense][::2] == [nn.Conv2d, nn.Conv2d]
+    torch.testing.assert_close(dense(x), expected)
+
+
+def test_each_kind_of_sparse_layer_is_asked_about_its_own_layers_only() -> None:
+    linear, conv, other = nn.Linear(8, 8), nn.Conv2d(8, 8, 1), nn.Bilinear(2, 2, 2)
+    asked = {
+        (layer, mode): [c.name for c in CANDIDATES if c.concerns(module, mode)]
+        for layer, module in (("linear", linear), ("conv", conv), ("other", other))
+        for mode in ("inference", "training")
+    }
+    assert asked["linear", "inference"] == ["packed", "2:4 tensor cores"]
+    assert asked["linear", "training"] == ["packed", "2:4t tensor cores"]
+    assert asked["conv", "inference"] == asked["other", "training"] == ["packed"]
+    assert "need a CUDA device" in CANDIDATES[2].misfit(linear, bs.NM(2, 4), "inference")
+
+
 def test_types_without_packed_products_stay_dense() -> None:
     report = bs.accelerate_(Net().double(), torch.randn(1, 1, 64).double(), show=False)
-    assert report.layers[0].reason == "packed products take float32 and bfloat16, not float64"
+    assert report.layers[0].reason.startswith(
+        "packed products take float32 and bfloat16, not float64; 2:4 tensor"
+    )
 
 
 @pytest.mark.parametrize("mode", ["inference", "training"])

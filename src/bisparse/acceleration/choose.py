@@ -130,10 +130,9 @@ def _decide(choice: Choice, candidates: Sequence[Candidate], mode: Mode, min_gai
     if not choice.uses:
         choice.reason = "never called as a module"
         return
-    misfits = {
-        candidate.name: candidate.misfit(choice.layer, choice.pattern, mode) for candidate in candidates
-    }
-    fitting = {c.name: c for c in candidates if not misfits[c.name]}
+    asked = [candidate for candidate in candidates if candidate.concerns(choice.layer, mode)]
+    misfits = {c.name: c.misfit(choice.layer, choice.pattern, mode) for c in asked}
+    fitting = {c.name: c for c in asked if not misfits[c.name]}
     built = {name: c.build(choice.layer, choice.pattern) for name, c in fitting.items()}
     timed = choice.uses[:_MOST_USES]
     choice.times = {use.tokens: time_layer(choice.layer, built, use.x, mode=mode, cold=cold) for use in timed}

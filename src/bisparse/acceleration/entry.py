@@ -19,7 +19,7 @@ from bisparse.acceleration.whole import Swap, compare_whole, swap_all
 from bisparse.bench.machine import busy_note, describe_machine
 from bisparse.nn.find_pattern import find_pattern
 from bisparse.pattern import NM
-from bisparse.weights import Weight, as_matrices, find_weights
+from bisparse.weights import Weight, as_rows, find_weights
 
 __all__ = ["Accelerated", "accelerate", "accelerate_"]
 
@@ -135,7 +135,7 @@ def _masked_layers(model: nn.Module) -> tuple[list[tuple[Weight, NM]], list[str]
     for weight in find_weights(model, ignore=[]):
         reason = _unfit(weight)
         if not reason:
-            matrix = as_matrices(weight.parameter.detach(), weight.layout)[0]
+            matrix = as_rows(weight.parameter.detach(), weight.layout)[0]
             try:
                 masked.append((weight, find_pattern(matrix)))
             except ValueError:
@@ -148,7 +148,10 @@ def _masked_layers(model: nn.Module) -> tuple[list[tuple[Weight, NM]], list[str]
 
 def _unfit(weight: Weight) -> str:
     """Why no sparse layer takes the place of the module of a weight."""
-    if weight.layout.kind not in ("linear", "transposed") or weight.layout.parts > 1:
+    two_dimensional = isinstance(weight.module, nn.Conv2d) and weight.layout.kind == "conv"
+    if (
+        weight.layout.kind not in ("linear", "transposed") and not two_dimensional
+    ) or weight.layout.parts > 1:
         return f"{weight.layout.kind}: no sparse product"
     if weight.parameter_name != "weight" or isinstance(weight.module, (nn.Embedding, nn.EmbeddingBag)):
         return f"{type(weight.module).__name__}: no sparse product"

@@ -116,10 +116,13 @@ def observe(model: nn.Module, layers: Mapping[str, nn.Module], run: Run) -> dict
     seen: dict[str, dict[int, Use]] = {name: {} for name in layers}
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def note(_: nn.Module, args: tuple[Any, ...]) -> None:
+        def note(layer: nn.Module, args: tuple[Any, ...]) -> None:
             if args and isinstance(args[0], Tensor):
                 x = args[0].detach()
-                tokens = x.numel() // max(x.shape[-1], 1)
+                pixels = isinstance(
+                    layer, nn.Conv2d
+                )  # (images, channels, height, width): positions are tokens
+                tokens = x.numel() // max(x.shape[-3 if pixels else -1], 1)
                 use = seen[name].setdefault(tokens, Use(tokens, 0, x))
                 use.calls += 1
 

@@ -43,7 +43,9 @@ def to_dense(model: Model) -> Model:
     memo: dict[int, Any] = {}
     for module in model.modules():
         if (dense := dense_layer(module)) is not None:
-            memo[id(module)] = dense
+            own = {id(parameter) for parameter in module.parameters()}
+            shares = any(id(parameter) in own for parameter in dense.parameters())
+            memo[id(module)] = copy.deepcopy(dense, memo) if shares else dense
         for parameter in module._parameters.values():
             if parameter is not None and isinstance(parameter.data, SparseSemiStructuredTensor):
                 memo[id(parameter)] = nn.Parameter(
