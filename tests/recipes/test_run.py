@@ -147,7 +147,7 @@ def test_two_processes_equal_one(tmp_path):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=ENVIRONMENT, start_new_session=True, **pipes) as processes:
         try:
-            told, complaints = processes.communicate(timeout=120)
+            told, complaints = processes.communicate(timeout=280)
         except subprocess.TimeoutExpired:
             os.killpg(processes.pid, signal.SIGKILL)
             raise
@@ -171,6 +171,12 @@ def test_the_command_explains_itself(tmp_path):
     assert wrong.exit_code == 2
     assert "epoch: unknown key. Did you mean 'epochs'" in " ".join(wrong.stderr.split())
     assert runner.invoke(app, ["train"]).exit_code == 2
+    absent = runner.invoke(
+        app, ["train", "cifar10-resnet20-dense", "-s", f"data.folder={tmp_path}", "-o", str(tmp_path)]
+    )
+    assert absent.exit_code == 2
+    assert "set BISPARSE_DATA" in " ".join(absent.stderr.split())
+    assert not (tmp_path / "run").exists()
     assert runner.invoke(app, ["train", "digits-dense", "--resume", "--force"]).exit_code == 2
 
 

@@ -39,7 +39,7 @@ def _points(row: Row) -> float:
 
 
 def _loss(row: Row) -> float:
-    """Held-out loss in hundredths of a nat, so that differences have few decimals."""
+    """Held-out loss in nats per character."""
     return float(row["validation_loss"] or 0.0)
 
 

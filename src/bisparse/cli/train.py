@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from bisparse.cli.failures import clear_failures
 from bisparse.cli.show import show_report
-
-if TYPE_CHECKING:
-    from bisparse.train.callback import Callback
 
 __all__ = ["train"]
 
@@ -66,6 +62,7 @@ def train(
     Exit codes: 0 done, 1 the disk is full or a fault of the program, 2 wrong recipe or options, 130 interrupted.
     """
     with clear_failures("train", interrupted="interrupted; run the same command with --resume to go on"):
+        from bisparse.cli.train_bar import TrainBar
         from bisparse.recipes import load_recipe, shipped_recipes, train_recipe
 
         if listed:
@@ -80,15 +77,14 @@ def train(
             return
         if resume and force:
             raise ValueError("--resume goes on with a run, --force deletes it: choose one")
-        report = train_recipe(plan, resume=resume, force=force, callbacks=_bars(progress))
+        bar = TrainBar(progress)
+        try:
+            report = train_recipe(plan, resume=resume, force=force, callbacks=[bar])
+        except FileNotFoundError as error:
+            raise ValueError(str(error)) from error
+        finally:
+            bar.close()
         if os.environ.get("RANK", "0") == "0":
             show_report(report, as_json=as_json)
             if not as_json:
                 typer.echo(f"everything is in {plan.output}")
-
-
-def _bars(shown: bool | None) -> Sequence[Callback]:
-    """The progress bar, where somebody looks."""
-    from bisparse.cli.train_bar import TrainBar
-
-    return [TrainBar(shown)]

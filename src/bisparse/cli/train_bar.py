@@ -74,6 +74,10 @@ class TrainBar(Callback):
 
     def on_end(self, trainer: Trainer, report: TrainReport) -> None:  # noqa: ARG002
         """Remove the bar."""
+        self.close()
+
+    def close(self) -> None:
+        """Remove the bar, also where the run was interrupted."""
         if self._bars is not None:
             self._bars.stop()
 

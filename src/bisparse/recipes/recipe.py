@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 from bisparse.recipes.base import Section
 from bisparse.recipes.data import DataSection
 from bisparse.recipes.errors import explain
+from bisparse.recipes.filters import FiltersSection
 from bisparse.recipes.model import ModelSection
 from bisparse.recipes.optimization import LearningRateSection, LoopSection, OptimizerSection
 from bisparse.recipes.sparsity import (
@@ -31,6 +32,7 @@ class Recipe(Section):
         description: one line for lists and reports.
         model: what is trained.
         data: on what.
+        filters: remove filters before training; ``None`` = the whole network.
         pattern: which masks are allowed, for every weight or by selector; ``None`` = dense training.
         rule: how gradients reach masked weights.
         schedule: when masks change.
@@ -49,6 +51,7 @@ class Recipe(Section):
     description: str = ""
     model: ModelSection
     data: DataSection
+    filters: FiltersSection | None = None
     pattern: PatternText | None = None
     rule: RuleChoice = SrSteRule(name="sr-ste")
     schedule: ScheduleChoice = ScheduleSection()

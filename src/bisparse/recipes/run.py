@@ -48,13 +48,13 @@ def train_recipe(
     output = Path(recipe.output)
     threads = nullcontext() if recipe.loop.threads is None else torch_threads(recipe.loop.threads)
     with threads, joined(recipe.loop.device) as processes:
-        if processes.first:
-            claim_output(output, recipe, resume=resume, force=force)
-        processes.wait()
         own: list[Callback] = [RunLog(output, every=recipe.loop.log_every)]
         if recipe.loop.tensorboard:
             own.append(TensorBoardLog(output / "tensorboard", every=recipe.loop.log_every))
         trainer = make_trainer(recipe, processes, [*own, *callbacks])
+        if processes.first:
+            claim_output(output, recipe, resume=resume, force=force)
+        processes.wait()
         report = trainer.fit(resume=resume)
         if processes.first:
             write_results(output, trainer.model, report)
@@ -72,9 +72,12 @@ def make_trainer(recipe: Recipe, processes: Processes, callbacks: Sequence[Callb
         seed=recipe.seed,
         **loop.model_dump(exclude={"label_smoothing", "threads", "device", "log_every", "tensorboard"}),
     )
+    model = recipe.model.build(recipe.seed)
+    if recipe.filters is not None:
+        callbacks = [*callbacks, recipe.filters.remove(model, data.train, recipe.seed)]
     steps = max(min(len(data.train) // recipe.batch, loop.steps_per_epoch or 10**12), 1)
     return Trainer(
-        recipe.model.build(recipe.seed),
+        model,
         data,
         options,
         recipe.optimizer.spec(),

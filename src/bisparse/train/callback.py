@@ -37,4 +37,4 @@ class Callback:
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a state; called before ``on_start``."""
+        """Take up a state; called before ``on_start``. Empty where the stopped run had no such callback."""

@@ -88,7 +88,7 @@ class TrainReport:
             "steps": self.steps,
             "epochs": self.epochs,
             "seconds": self.seconds,
-            **self.final,
+            **to_plain(self.final),
             "measures": to_plain(self.measures),
             "rows": to_plain(list(self.rows)),
             "masks": [asdict(mask) for mask in self.masks],

@@ -150,14 +150,19 @@ class Trainer:
             if len(parts) < self.options.accumulate:
                 continue
             row = self._step(parts, epoch)
+            self.seconds += time.perf_counter() - started
             parts = []
-            self.seconds, started = self.seconds + time.perf_counter() - started, time.perf_counter()
-            for callback in self.callbacks:
-                callback.on_step(self, row)
-            every = self.options.checkpoint_every
-            if every and self.step % every == 0 and self.step % self.steps_per_epoch:
-                self._save()
+            self._after_step(row)
+            started = time.perf_counter()
         self._end_epoch(epoch + 1)
+
+    def _after_step(self, row: LogRow) -> None:
+        """Tell, and save where a checkpoint is due inside an epoch."""
+        for callback in self.callbacks:
+            callback.on_step(self, row)
+        every = self.options.checkpoint_every
+        if every and self.step % every == 0 and self.step % self.steps_per_epoch:
+            self._save()
 
     def _requests(self, order: Sequence[Tensor], done: int) -> list[Request]:
         """What this process loads in the rest of an epoch, part by part."""
@@ -226,7 +231,7 @@ class Trainer:
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
             "sparsifier": sparsifier,
-            "callbacks": [callback.state_dict() for callback in self.callbacks],
+            "callbacks": {name: callback.state_dict() for name, callback in self._named_callbacks()},
             "running": running.as_tuple(),
             "seconds": self.seconds,
             "rows": self.rows,
@@ -240,10 +245,16 @@ class Trainer:
         self._scaler.load_state_dict(state["scaler"])
         if self.sparsifier is not None:
             self.sparsifier.load_state_dict(state["sparsifier"])
-        for callback, own in zip(self.callbacks, state["callbacks"], strict=True):
-            callback.load_state_dict(own)
+        for name, callback in self._named_callbacks():
+            callback.load_state_dict(state["callbacks"].get(name, {}))
         self.step, self.seconds, self.rows = state["step"], state["seconds"], list(state["rows"])
         self._running = Totals(*state["running"]) if self.processes.first else Totals()
+
+    def _named_callbacks(self) -> list[tuple[str, Callback]]:
+        """Callbacks by class and number, so that a resumed run may have fewer or more of them."""
+        kinds = [type(callback).__name__ for callback in self.callbacks]
+        names = [f"{kind} {kinds[:index].count(kind)}" for index, kind in enumerate(kinds)]
+        return list(zip(names, self.callbacks, strict=True))
 
     def _finish(self) -> TrainReport:
         measures: Mapping[str, Any] = {}
