@@ -55,13 +55,15 @@ def wide_source() -> Source:
 
 
 def tiny_source() -> Source:
-    """The pretrained model, pruned with calibration by the library's default recipe."""
+    """The pretrained model, pruned with calibration data by ALPS."""
     dense = pretrained_llama()
     ids, mask = tinystories()
     half = len(ids) // 2
     batches = zip(torch.split(ids[:half], 16), torch.split(mask[:half], 16), strict=True)
     calibration = [{"input_ids": tokens, "attention_mask": valid} for tokens, valid in batches]
-    models = {"": dense} | {p: prune(dense, p, calibration=calibration).model for p in ("4:8", "2:4")}
+    models = {"": dense} | {
+        p: prune(dense, p, calibration=calibration, reconstruct="alps").model for p in ("4:8", "2:4")
+    }
 
     def source(name: str) -> Llama:
         pattern, _, dtype = name.rpartition(" ")

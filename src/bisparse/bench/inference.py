@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import ctypes
 import gc
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -20,7 +19,10 @@ from torch import Tensor, nn
 
 from bisparse.bench.ledger import Row
 from bisparse.bench.machine import describe_machine
-from bisparse.files import save_packed
+from bisparse.export.dense import dense_state_dict
+from bisparse.files.checkpoint import SINGLE_NAME, Checkpoint
+from bisparse.files.packed.plan import decide, packed_files
+from bisparse.files.shards import MemoryShard
 from bisparse.masks.solve import solve_mask
 from bisparse.nn import PackedLinear
 from bisparse.zoo.generation import Decoder
@@ -126,7 +128,7 @@ def build(variant: str, source: Callable[[str], Llama], layers: int) -> Contende
         layers: how many it is to have; a model of one layer gets copies of it.
 
     Returns:
-        The contender; its file is written to a temporary folder, measured, and deleted.
+        The contender.
     """
     kind, _, rest = variant.partition(" ")
     model = source("float32" if kind == "int8" else rest)
@@ -143,8 +145,13 @@ def build(variant: str, source: Callable[[str], Llama], layers: int) -> Contende
 
 
 def _file_bytes(model: nn.Module) -> int:
-    with tempfile.TemporaryDirectory() as folder:
-        return save_packed(model, Path(folder) / "packed.safetensors", durable=False).nbytes
+    """Size of the file that :func:`bisparse.save_packed` writes; it is planned, not written."""
+    shard = MemoryShard(SINGLE_NAME, dense_state_dict(model), {"format": "pt"})
+    checkpoint = Checkpoint(Path("model"), "pickle", (shard,), {}, "", (), None, (), (), ())
+    threads = torch.get_num_threads()
+    rulings = decide(checkpoint, pattern=None, signed_zeros=True, threads=threads)
+    codings = {name: ruling.coding for name, ruling in rulings.items()}
+    return packed_files(checkpoint, codings, {SINGLE_NAME: SINGLE_NAME}).files[0].size
 
 
 def _layer_bytes(model: Llama) -> int:
