@@ -70,7 +70,7 @@ struct WideTask {                     // y[r][l] = bias[r] + sum_c W[r][c] x[c][
   float* y;                           // (rows, lanes)
 };
 
-struct ColumnsTask {                  // x[b][c] = sum_r W[r][c] y[b][r]
+struct ColumnsTask {                  // x[b][c] = sum over some rows of W[r][c] y[b][r]
   PackedRows matrix;
   const float* y;                     // (batch, y_stride)
   std::int64_t y_stride, batch;
@@ -95,7 +95,7 @@ struct ProductKernels {
   int batch_at_once;                  // largest block of a batch
   void (*rows)(const RowsTask&, std::int64_t first_row, std::int64_t count);
   void (*wide)(const WideTask&, std::int64_t first_row, std::int64_t count);
-  void (*columns)(const ColumnsTask&, std::int64_t first_step, std::int64_t steps);
+  void (*columns)(const ColumnsTask&, std::int64_t first_row, std::int64_t rows, std::int64_t first_step, std::int64_t steps);
   void (*gradient)(const GradientTask&, std::int64_t first_row, std::int64_t count);
 };
 

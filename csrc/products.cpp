@@ -5,7 +5,6 @@
 #include <numeric>
 
 #include "activations.hpp"
-#include "parallel.hpp"
 #include "work.hpp"
 
 namespace bisparse {
@@ -13,6 +12,9 @@ namespace {
 
 constexpr std::int64_t kWideBatch = 28;        // from here on, batches run side by side in registers
 constexpr std::int64_t kBatchBlock = 64;       // larger batches run in blocks, so that scratch stays small
+constexpr std::int64_t kRowsInPart = 1024;     // x = W^T y sums rows in parts of at least so many,
+constexpr std::int64_t kMostParts = 4;         // so many parts at most,
+constexpr std::int64_t kMostInParts = 16;      // and batches up to this size
 constexpr std::int64_t kGradientBlock = 256;   // batch entries that a panel of activations holds while it stays cached
 
 void multiply_block(const Product& p, const PackedRows& rows, const float* bias, std::int64_t first, std::int64_t batch,
@@ -43,27 +45,41 @@ void multiply_wide_block(const Product& p, const PackedRows& rows, const float* 
   out.empty(y.get(), m.rows, p.output, p.output_dtype, first * out.entry_stride);
 }
 
+// x = W^T y into `parts` panels, each the sum over its share of the rows; threads take whole rows where they can, because
+// memory is read fastest in order. Neither parts nor columns depend on the number of threads in a way that changes a bit.
+void run_columns(const ColumnsTask& task, std::int64_t parts, int threads, const ProductKernels& kernels) {
+  const PackedView& m = task.matrix.view;
+  const std::int64_t rows_each = (m.rows + parts - 1) / parts, panel = task.batch * m.steps() * kStep;
+  // A share of columns starts where both a step and a group start, so that the place of its values is known.
+  const std::int64_t unit = std::lcm<std::int64_t>(kStep, m.block) / kStep, units = (m.steps() + unit - 1) / unit;
+  const std::int64_t shares = std::clamp<std::int64_t>((threads + parts - 1) / parts, 1, std::max<std::int64_t>(units, 1));
+  const std::int64_t steps_each = (units + shares - 1) / shares * unit;
+  for_each_chunk_in_team(parts * shares, threads, [&](std::int64_t chunk, int) {
+    const std::int64_t part = chunk / shares, row = part * rows_each, step = chunk % shares * steps_each;
+    if (step >= m.steps()) return;
+    ColumnsTask share = task;
+    share.x += part * panel;
+    kernels.columns(share, row, std::min(rows_each, m.rows - row), step, std::min(steps_each, m.steps() - step));
+  });
+  for (std::int64_t part = 1; part < parts; ++part)
+    for (std::int64_t i = 0; i < panel; ++i) task.x[i] += task.x[part * panel + i];
+}
+
 void multiply_transposed_block(const Product& p, const PackedRows& rows, std::int64_t first, std::int64_t batch, int threads,
                                const ProductKernels& kernels) {
   const PackedView& m = p.matrix;
   const Panels panels{batch, m.cols, kernels.batch_at_once, kernels.even_odd && m.dtype == Dtype::bf16};
-  const bool direct = p.output_dtype == Dtype::f32 && panels.plain();
+  const std::int64_t parts = batch > kMostInParts ? 1 : std::clamp<std::int64_t>(m.rows / kRowsInPart, 1, kMostParts);
+  const bool direct = p.output_dtype == Dtype::f32 && panels.plain() && parts == 1;
   const Scratch<float> input(p.input_dtype == Dtype::f32 ? 0 : batch * m.rows);
-  const Scratch<float> output(direct ? 0 : batch * m.steps() * kStep);
+  const Scratch<float> output(direct ? 0 : parts * batch * m.steps() * kStep);
   const float* y = static_cast<const float*>(p.input) + first * m.rows;
   if (p.input_dtype != Dtype::f32) {
     to_float({p.input, p.input_dtype, first * m.rows}, batch * m.rows, input.get());
     y = input.get();
   }
   float* x = direct ? static_cast<float*>(p.output) + first * m.cols : output.get();
-  const ColumnsTask task{rows, y, m.rows, batch, x};
-  threads = worthwhile(m, batch, threads);
-  // A part starts where both a step and a group start, so that the place of its values is known.
-  const std::int64_t unit = std::lcm<std::int64_t>(kStep, m.block) / kStep, units = (m.steps() + unit - 1) / unit;
-  const std::int64_t per_chunk = (units + threads - 1) / threads * unit;
-  for_each_chunk((m.steps() + per_chunk - 1) / per_chunk, threads, [&](std::int64_t chunk, int) {
-    kernels.columns(task, chunk * per_chunk, std::min(per_chunk, m.steps() - chunk * per_chunk));
-  });
+  run_columns({rows, y, m.rows, batch, x}, parts, worthwhile(m, batch, threads), kernels);
   if (!direct) panels.empty(x, p.output, p.output_dtype, first * m.cols);
 }
 
@@ -74,7 +90,7 @@ void gradient_block(const ValueGradient& g, std::int64_t first, std::int64_t bat
   to_float({g.grad_output, g.grad_output_dtype, first * m.rows}, batch * m.rows, grad_output.get());
   const GradientTask task{m, grad_output.get(), m.rows, x, batch, first > 0, g.gradient};
   const std::int64_t per_chunk = 32;
-  for_each_chunk((m.rows + per_chunk - 1) / per_chunk, worthwhile(m, batch, threads), [&](std::int64_t chunk, int) {
+  for_each_chunk_in_team((m.rows + per_chunk - 1) / per_chunk, worthwhile(m, batch, threads), [&](std::int64_t chunk, int) {
     kernels.gradient(task, chunk * per_chunk, std::min(per_chunk, m.rows - chunk * per_chunk));
   });
 }

@@ -5,12 +5,12 @@
 #include <cstring>
 
 #include "activations.hpp"
-#include "parallel.hpp"
 #include "products.hpp"
+#include "team.hpp"
 
 namespace bisparse {
 
-inline constexpr double kThreadMicroseconds = 40.0;   // work that pays for one more thread
+inline constexpr double kThreadMicroseconds = 10.0;  // work that pays for one more thread of a waiting team
 
 // How many of `threads` are worth their start: `weights` dense entries times a batch.
 inline int worthwhile(const PackedView& view, std::int64_t batch, int threads) {
@@ -43,7 +43,7 @@ void for_row_groups(std::int64_t rows, int threads, Body body) {
   const std::int64_t pieces = threads == 1 ? 1 : 4 * threads;
   const std::int64_t groups = (rows + kRowGroup - 1) / kRowGroup;
   const std::int64_t per_chunk = std::max<std::int64_t>(1, groups / pieces) * kRowGroup;
-  for_each_chunk((rows + per_chunk - 1) / per_chunk, threads,
+  for_each_chunk_in_team((rows + per_chunk - 1) / per_chunk, threads,
                  [&](std::int64_t chunk, int) { body(chunk * per_chunk, std::min(per_chunk, rows - chunk * per_chunk)); });
 }
 

@@ -66,16 +66,17 @@ static void add_group(const ColumnsTask& task, std::int64_t row, std::int64_t en
     for (; step < end_step; ++step, x += Batch * kStep) add_rows<1, kParts, Batch>(group, x, 0);
 }
 
-static void multiply_columns(const ColumnsTask& task, std::int64_t first_step, std::int64_t steps) {
-  const std::int64_t end_step = first_step + steps, rows = task.matrix.view.rows;
+static void multiply_columns(const ColumnsTask& task, std::int64_t first_row, std::int64_t rows, std::int64_t first_step,
+                             std::int64_t steps) {
+  const std::int64_t end_step = first_step + steps, end_row = first_row + rows;
   for_batches(task.batch, [&]<int Batch>(std::int64_t batch) {
     float* x = task.x + (batch * task.matrix.view.steps() + first_step * Batch) * kStep;
     __builtin_memset(x, 0, static_cast<std::size_t>(steps * Batch * kStep) * sizeof(float));
   });
   for_dtype(task.matrix.view.dtype, [&]<class T>() {
-    for (std::int64_t row = 0; row < rows; row += kColumnRows)
+    for (std::int64_t row = first_row; row < end_row; row += kColumnRows)
       for_batches(task.batch, [&]<int Batch>(std::int64_t batch) {
-        add_group<T, Batch>(task, row, rows, batch, first_step, end_step);
+        add_group<T, Batch>(task, row, end_row, batch, first_step, end_step);
       });
   });
 }

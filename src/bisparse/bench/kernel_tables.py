@@ -1,168 +1,126 @@
-"""Tables and rank correlations of the kernel benchmark."""
+"""Tables of the packed products for the document."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-import numpy as np
-import numpy.typing as npt
-
-from bisparse.bench.documents import markdown_table
-from bisparse.bench.kernel_cases import CHOICES, DATA, PATTERNS, REGIMES
+from bisparse.bench.documents import markdown_table, plain_number
 from bisparse.bench.ledger import Row
 
-__all__ = ["MEASURES", "correlation_table", "kernel_tables", "mean_rows", "spearman"]
+__all__ = ["kernel_tables"]
 
-MEASURES = {
-    "diversity_paper": "mask diversity, paper's formula",
-    "diversity_exact": "mask diversity, exact",
-    "kept_magnitude": "kept magnitude",
-    "alignment": "alignment of K_M with the labels",
-    "y_inside": "share of the labels in range K_M",
-    "y_fitted": "share of the labels fitted by ridge K_M",
-    "rank": "rank K_M",
-    "effective_dimension": "effective dimension of K_M",
-    "kept_trace": "trace of K_M / trace of K",
-}
+_BATCHES = (1, 2, 4, 8, 16, 64)
 
 
-def _ranks(values: Sequence[float]) -> npt.NDArray[np.float64]:
-    """Ranks from 1; ties share their mean."""
-    _, inverse, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    means: npt.NDArray[np.float64] = (ends - (counts - 1) / 2.0)[inverse]
-    return means
+def kernel_tables(rows: Sequence[Row]) -> dict[str, str]:
+    """Every table of ``docs/kernels.md`` by name; cases that were not measured show as ``-``."""
+    return {
+        "kernel_float32": _by_batch(rows, "float32"),
+        "kernel_bfloat16": _by_batch(rows, "bfloat16"),
+        "kernel_patterns": _by_pattern(rows),
+        "kernel_repacked": _repacked(rows),
+        "kernel_gradient": _gradient(rows),
+        "kernel_conv": _conv(rows),
+        "kernel_machine": str(rows[-1]["machine"]) + "\n" if rows else "not measured yet\n",
+    }
 
 
-def spearman(first: Sequence[float], second: Sequence[float]) -> float:
-    """Spearman's rank correlation; NaN where one side is constant."""
-    a, b = _ranks(first), _ranks(second)
-    a, b = a - a.mean(), b - b.mean()
-    scale = math.sqrt(float(a @ a) * float(b @ b))
-    return float(a @ b) / scale if scale > 0 else math.nan
+def _find(table: Sequence[Row], /, **wanted: object) -> Row | None:
+    return next((row for row in table if all(row[name] == value for name, value in wanted.items())), None)
 
 
-def mean_rows(rows: Sequence[Row], data: str, regime: str) -> list[Row]:
-    """One row per pattern and choice: means over seeds, with ``seeds`` and the accuracy's ``spread``."""
-    found: list[Row] = []
-    for pattern in PATTERNS:
-        for choice in CHOICES:
-            own = [
-                row
-                for row in rows
-                if (row["data"], row["regime"], row["pattern"], row["choice"])
-                == (data, regime, pattern, choice)
-            ]
-            if not own:
-                continue
-            accuracies = [_number(row, "accuracy") for row in own]
-            mean: Row = {
-                "data": data,
-                "regime": regime,
-                "pattern": pattern,
-                "choice": choice,
-                "seeds": len(own),
-            }
-            mean |= {
-                name: sum(_number(row, name) for row in own) / len(own) for name in (*MEASURES, "accuracy")
-            }
-            mean["spread"] = float(np.std(accuracies, ddof=1)) if len(own) > 1 else math.nan
-            found.append(mean)
-    return found
+def _ratio(row: Row | None) -> str:
+    return "-" if row is None else plain_number(float(row["ratio"] or 0))
 
 
-def _number(row: Row, name: str) -> float:
-    value = row[name]
-    return float(value) if isinstance(value, (int, float)) else math.nan
+def _micro(row: Row | None, side: str) -> str:
+    return "-" if row is None else plain_number(float(row[f"{side}_us"] or 0))
 
 
-def _groups(rows: Sequence[Row]) -> list[list[Row]]:
-    found = [mean_rows(rows, data, regime) for data in DATA for regime in REGIMES]
-    return [group for group in found if len(group) > 2]
+def _shapes(rows: Sequence[Row], way: str) -> list[tuple[object, object]]:
+    return list(dict.fromkeys((row["rows"], row["columns"]) for row in rows if row["way"] == way))
 
 
-def correlation_table(rows: Sequence[Row], *, choice: str | None = None, filters: bool = True) -> str:
-    """Rank correlation of every measure with the accuracy after training, per data set and regime, and the mean.
-
-    Args:
-        rows: of the ledger.
-        choice: only masks chosen that way: what is left varies in the pattern alone.
-        filters: whether masks of whole filters count too; they are so much worse that they hide the rest.
-    """
-    groups = [
-        [row for row in group if choice in (None, row["choice"]) and (filters or row["pattern"] != "filters")]
-        for group in _groups(rows)
-    ]
-    head = ["measure", *(f"{group[0]['data']}, {group[0]['regime']}" for group in groups), "mean"]
-    lines, means = [], []
-    for name, title in MEASURES.items():
-        values = [
-            spearman([_number(r, name) for r in g], [_number(r, "accuracy") for r in g]) for g in groups
-        ]
-        known = [value for value in values if not math.isnan(value)]
-        mean = sum(known) / len(known) if known else math.nan
-        means.append(mean)
-        lines.append([title, *map(_signed, values), _signed(mean)])
-    best = max((mean for mean in means if not math.isnan(mean)), default=math.nan)
-    for line, mean in zip(lines, means, strict=True):
-        if mean == best:
-            line[-1] = f"**{line[-1]}**"
-    return markdown_table(head, lines)
-
-
-def _signed(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:+.2f}"
-
-
-def _accuracy_table(rows: Sequence[Row]) -> str:
-    """Accuracy after training by pattern and choice."""
-    groups = _groups(rows)
-    head = ["masks", *(f"{group[0]['data']}, {group[0]['regime']}" for group in groups)]
+def _by_batch(rows: Sequence[Row], dtype: str) -> str:
+    """Ratios by batch for both orientations at 4:8, with the packed microseconds at batch 1."""
+    head = ["shape, product", "dense us at 1", "packed us at 1", *(f"batch {batch}" for batch in _BATCHES)]
     lines = []
-    for pattern in PATTERNS:
-        for choice in CHOICES:
-            cells = [
-                next((_percent(r) for r in g if (r["pattern"], r["choice"]) == (pattern, choice)), "")
-                for g in groups
-            ]
-            lines.append([f"{pattern}, {choice}", *cells])
+    for way, name in (("forward", "x W^T"), ("transposed", "y W")):
+        for height, width in _shapes(rows, way):
+            wanted: Mapping[str, object] = {"way": way, "rows": height, "columns": width, "dtype": dtype}
+            found = [_find(rows, pattern="4:8", batch=batch, **wanted) for batch in _BATCHES]
+            times = [_micro(found[0], "dense"), _micro(found[0], "packed")]
+            lines.append([f"{height} x {width}, {name}", *times, *map(_ratio, found)])
     return markdown_table(head, lines)
 
 
-def _percent(row: Row) -> str:
-    spread = _number(row, "spread")
-    text = f"{100 * _number(row, 'accuracy'):.2f}"
-    return text if math.isnan(spread) else f"{text} ± {100 * spread:.2f}"
-
-
-def _pair_table(rows: Sequence[Row]) -> str:
-    head = [
-        "digits",
-        "step",
-        "alignment",
-        "CKA with start",
-        "slope",
-        "network",
-        "its kernel now",
-        "its kernel at start",
+def _by_pattern(rows: Sequence[Row]) -> str:
+    """Ratios at 4096 x 4096 for every pattern."""
+    columns = [
+        (dtype, batch, way)
+        for dtype in ("float32", "bfloat16")
+        for batch in (1, 8)
+        for way in ("forward", "transposed")
     ]
+    names = {"forward": "x W^T", "transposed": "y W"}
+    head = ["pattern", *(f"{dtype}, {batch}, {names[way]}" for dtype, batch, way in columns)]
+    patterns = dict.fromkeys(str(row["pattern"]) for row in rows if row["way"] == "forward")
+    lines = [
+        [pattern]
+        + [
+            _ratio(_find(rows, rows=4096, columns=4096, pattern=pattern, dtype=dtype, batch=batch, way=way))
+            for dtype, batch, way in columns
+        ]
+        for pattern in sorted(patterns, key=lambda text: (_density(text), len(text), text))
+    ]
+    return markdown_table(head, lines)
+
+
+def _density(pattern: str) -> float:
+    """Share of kept weights."""
+    keep, block = map(int, pattern.split(":"))
+    return keep / block
+
+
+def _repacked(rows: Sequence[Row]) -> str:
+    """The product y W from the storage of W, and from W^T packed on its own."""
+    head = ["batch", "from W's storage, us", "from W^T packed on its own, us"]
     lines = []
     for row in rows:
-        errors = [f"{100 * _number(row, f'error_{name}'):.1f}" for name in ("network", "adaptive", "initial")]
-        numbers = [f"{_number(row, name):.3f}" for name in ("alignment", "cka_start")]
-        lines.append([str(row["pair"]), str(row["step"]), *numbers, f"{_number(row, 'decay'):.2f}", *errors])
+        if row["way"] == "repacked":
+            same = _find(
+                rows,
+                way="transposed",
+                rows=4096,
+                columns=4096,
+                pattern="4:8",
+                dtype="float32",
+                batch=row["batch"],
+            )
+            lines.append([str(row["batch"]), _micro(same, "packed"), _micro(row, "packed")])
     return markdown_table(head, lines)
 
 
-def kernel_tables(rows: Sequence[Row], pairs: Sequence[Row]) -> dict[str, str]:
-    """Text by marker name."""
-    machines = sorted({str(row["machine"]) for row in (*rows, *pairs)})
-    return {
-        "kernel_correlations": correlation_table(rows),
-        "kernel_correlations_weights": correlation_table(rows, filters=False),
-        "kernel_correlations_random": correlation_table(rows, choice="random"),
-        "kernel_accuracy": _accuracy_table(rows),
-        "kernel_pairs": _pair_table(pairs),
-        "kernel_machine": "\n".join(machines) + "\n",
-    }
+def _gradient(rows: Sequence[Row]) -> str:
+    head = ["tokens", "dense product, then its kept entries, us", "packed us", "ratio"]
+    lines = [
+        [str(row["batch"]), _micro(row, "dense"), _micro(row, "packed"), _ratio(row)]
+        for row in rows
+        if row["way"] == "gradient"
+    ]
+    return markdown_table(head, lines)
+
+
+def _conv(rows: Sequence[Row]) -> str:
+    head = ["channels, kernel, image", "dense us", "packed us", "ratio"]
+    lines = [
+        [
+            f"{row['columns']} to {row['rows']}, {row['kernel']} x {row['kernel']}, {row['batch']} x {row['batch']}",
+            _micro(row, "dense"),
+            _micro(row, "packed"),
+            _ratio(row),
+        ]
+        for row in rows
+        if row["way"] == "conv"
+    ]
+    return markdown_table(head, lines)
