@@ -16,9 +16,9 @@ MODELS = (
 )
 METHODS = (
     ("obs", "least_squares"),
-    ("pfp", "least_squares"),
     ("pfp", "rescale"),
     ("l1", "none"),
+    ("pfp", "least_squares"),
     ("l1", "least_squares"),
     ("pfp", "none"),
     ("l2", "none"),
