@@ -69,7 +69,7 @@ def elimination_errors(
 ) -> list[npt.NDArray[np.float64]]:
     """What the outputs of the layers that read a unit lose by the time it is eliminated, after refitting.
 
-    Problem: remove units so that ``mean over readers of |W X - W' X'|^2 / |W X|^2`` stays small, W' being the best
+    Problem: remove units so that ``sum over readers of |W X - W' X'|^2 / |W X|^2`` stays small, W' being the best
     weights for the channels that are left. Greedy: each step removes the unit of least increase, which has a closed
     form in the inverse second moments, and updates weights and inverse.
 
@@ -135,7 +135,7 @@ def _eliminate(
     alive, error = family.units.tolist(), 0.0
     errors = dict.fromkeys(alive, np.inf)
     while len(alive) > 1:
-        losses = torch.stack([_known(reader, alive) for reader in readers]).mean(0)
+        losses = torch.stack([_known(reader, alive) for reader in readers]).sum(0)
         count = max(1, len(family) // _STEPS)
         worst = torch.argsort(losses, stable=True)[: min(count, len(alive) - 1)].tolist()
         chosen = [alive[place] for place in worst]
