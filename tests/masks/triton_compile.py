@@ -18,10 +18,11 @@ from bisparse.masks.gpu.network import selection_network
 from bisparse.masks.gpu.row_wise import select_groups
 from bisparse.masks.gpu.sweep_lines import sweep_lines
 from bisparse.masks.gpu.sweep_tiles import sweep_tiles
+from bisparse.masks.gpu.ties import settle_ties
 
 POINTERS = {
     "scores": "*bf16", "row_duals": "*fp32", "column_duals": "*fp32", "start": "*fp32", "sums": "*fp64",
-    "queue": "*i32", "slow": "*i32", "stuck": "*i32", "counters": "*i32",
+    "queue": "*i32", "slow": "*i32", "stuck": "*i32", "undecided": "*i32", "waiting": "*i32", "counters": "*i32",
 }  # fmt: skip
 
 
@@ -60,6 +61,7 @@ def main() -> None:
         "sweep_tiles": build(sweep_tiles, "*i32", 4, TILES=128, WORD=4, **four),
         "sweep_lines": build(sweep_lines, "*u8", 1, TILES=2, LINES=16, **sixteen),
         "complete_tiles": build(complete_tiles, "*u8", 1, M=4, K=2, TILES=8, LINES=4),
+        "settle_ties": build(settle_ties, "*i32", 4, TILES=128, WORD=4, **four),
         "select_groups": build(select_groups, "*i32", 4, GROUPS=256, WORD=4, **four),
     }
     print(json.dumps(found))

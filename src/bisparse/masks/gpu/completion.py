@@ -10,13 +10,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from bisparse.masks.gpu.counters import FAILED, INVALID, REPAIRED, STUCK
-from bisparse.masks.gpu.lanes import ROUNDING, UNSPECIALIZED, admit, tile_place
+from bisparse.masks.gpu.counters import FAILED, INVALID, REPAIRED
+from bisparse.masks.gpu.lanes import ENOUGH, ROUNDING, UNSPECIALIZED, admit, tile_place
 
 __all__ = ["complete_tiles"]
 
 FAR = tl.constexpr(1e300)
-ENOUGH = tl.constexpr(1e-8)  # slack that approximate ties may cost, per unit of the objective
 
 
 @triton.jit
@@ -192,12 +191,12 @@ def complete(s, v, real, live, cut, width, row, column, K: tl.constexpr, M: tl.c
 
 @triton.jit(do_not_specialize=UNSPECIALIZED)
 def complete_tiles(
-    scores, batch_stride, row_stride, col_stride, mask, row_duals, column_duals, sums, queue, counters, rows,
-    cols, down, across, tiles, keep_duals,
+    scores, batch_stride, row_stride, col_stride, mask, row_duals, column_duals, sums, queue, waiting,
+    counters, rows, cols, down, across, tiles, keep_duals,
     M: tl.constexpr, K: tl.constexpr, TILES: tl.constexpr, LINES: tl.constexpr, MAGNITUDE: tl.constexpr,
 ):  # fmt: skip
-    """Complete the stuck tiles from the column potentials that the sweeps left; those cut by the edge from 0."""
-    count = tl.load(counters + STUCK)
+    """Complete the ``waiting`` tiles of a queue from the potentials that the sweeps left, cut ones from 0."""
+    count = tl.load(waiting)
     row, column = tl.arange(0, LINES)[None, :], tl.arange(0, LINES)[None, :]
     for chunk in range(tl.program_id(0), tl.cdiv(count, TILES), tl.num_programs(0)):
         slot = chunk * TILES + tl.arange(0, TILES)

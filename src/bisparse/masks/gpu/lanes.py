@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 
 __all__ = [
+    "ENOUGH",
     "ROUNDING",
     "UNSPECIALIZED",
     "admit",
@@ -24,6 +25,7 @@ __all__ = [
 
 # Scores scaled by a power of two so that the largest of a tile lies in [1, 4): what s - u - v may be wrong by.
 ROUNDING = tl.constexpr(2.0**-21)
+ENOUGH = tl.constexpr(1e-8)  # slack that ties up to rounding may cost, per unit of the objective
 INFINITY_BITS = tl.constexpr(0x7F800000)
 LEAST_SCALE = tl.constexpr(1 << 23)
 UNIT_SCALE = tl.constexpr(254 << 23)
