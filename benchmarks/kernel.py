@@ -39,7 +39,6 @@ def main() -> None:
         measure_pairs(pairs)
         measure_masks(masked, options.limit)
     draw_measures(masked.rows, "trained", IMAGES)
-    draw_measures(masked.rows, "initial", IMAGES)
     fill_tables([ROOT / "docs" / "kernel.md"], adaptive_tables(masked.rows, pairs.rows))
 
 

@@ -87,7 +87,16 @@ def test_tables_and_pictures_show_the_best_measure(tmp_path: Path) -> None:
     tables = adaptive_tables(rows, [pair])
     assert "| 4 9 | 0 | 0.200 | 1.000 | -1.50 | 10.0 | 10.0 | 10.0 |" in tables["kernel_pairs"]
     assert "± 0.00" in tables["kernel_accuracy"]
+    assert tables["kernel_sentence"].startswith(
+        "Mean rank correlation, best first: alignment of K_M with the labels +1.00"
+    )
+    assert tables["kernel_seeds"] == "Seeds per number: 3; 324 trained networks.\n"
+    assert "Nothing" in kernel_seeds_of_nothing()
     assert len(draw_measures([row for row in rows if row["data"] == "digits"], "trained", tmp_path)) == 1
+
+
+def kernel_seeds_of_nothing() -> str:
+    return adaptive_tables([], [])["kernel_seeds"]
 
 
 @pytest.mark.data

@@ -111,6 +111,22 @@ def correlation_table(rows: Sequence[Row], *, choice: str | None = None, filters
     return markdown_table(head, lines)
 
 
+def _correlations(groups: Sequence[Sequence[Row]], name: str) -> tuple[list[float], float]:
+    """Of a measure with the accuracy in every group, and their mean where they are defined."""
+    values = [spearman([_number(r, name) for r in g], [_number(r, "accuracy") for r in g]) for g in groups]
+    known = [value for value in values if not math.isnan(value)]
+    return values, sum(known) / len(known) if known else math.nan
+
+
+def _sentence(rows: Sequence[Row]) -> str:
+    """What the first table says, from the best measure down."""
+    means = {title: _correlations(_groups(rows), name)[1] for name, title in MEASURES.items()}
+    order = sorted((title for title in means if not math.isnan(means[title])), key=lambda t: -means[t])
+    return (
+        "Mean rank correlation, best first: " + "; ".join(f"{t} {_signed(means[t])}" for t in order) + ".\n"
+    )
+
+
 def _signed(value: float) -> str:
     return "" if math.isnan(value) else f"{value:+.2f}"
 
@@ -155,6 +171,14 @@ def _pair_table(rows: Sequence[Row]) -> str:
     return markdown_table(head, lines)
 
 
+def _seeds(rows: Sequence[Row]) -> str:
+    counts = [int(_number(row, "seeds")) for group in _groups(rows) for row in group]
+    if not counts:
+        return "Nothing is measured yet.\n"
+    least, most = min(counts), max(counts)
+    return f"Seeds per number: {least if least == most else f'{least} or {most}'}; {len(rows)} trained networks.\n"
+
+
 def adaptive_tables(rows: Sequence[Row], pairs: Sequence[Row]) -> dict[str, str]:
     """Text by marker name."""
     machines = sorted({str(row["machine"]) for row in (*rows, *pairs)})
@@ -165,4 +189,6 @@ def adaptive_tables(rows: Sequence[Row], pairs: Sequence[Row]) -> dict[str, str]
         "kernel_accuracy": _accuracy_table(rows),
         "kernel_pairs": _pair_table(pairs),
         "kernel_machine": "\n".join(machines) + "\n",
+        "kernel_seeds": _seeds(rows),
+        "kernel_sentence": _sentence(rows),
     }
