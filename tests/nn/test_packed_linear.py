@@ -166,6 +166,17 @@ def test_copies_compute_the_same(way: Callable[[PackedLinear], PackedLinear]) ->
     assert str(other) == str(packed)
 
 
+def test_a_mode_sees_the_operator_also_without_gradients() -> None:
+    packed = PackedLinear.from_linear(masked_linear(40, 72, "4:8"))
+    x = torch.randn(4, 72)
+    with torch.no_grad():
+        alone = packed(x)
+        with Shapes() as shapes:
+            watched = packed(x)
+    assert alone.equal(watched)
+    assert shapes.largest == 4 * 40
+
+
 def test_it_compiles_in_one_graph_with_gradients() -> None:
     packed = PackedLinear.from_linear(masked_linear(40, 72, "4:8t"))
     compiled = torch.compile(packed, backend="aot_eager", fullgraph=True)

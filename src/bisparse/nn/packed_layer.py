@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from bisparse.kernels.packed import PackedMatrix, free_bytes, packed_sizes
+from bisparse.kernels.products import multiply
 from bisparse.pattern import NM, TransposableNM, parse_pattern
 
 __all__ = ["PackedLayer"]
@@ -74,6 +76,8 @@ class PackedLayer(nn.Module):
     def _multiply(self, x: Tensor) -> Tensor:
         """(..., columns) -> (..., rows)."""
         pattern = self.pattern
+        if _is_plain(x):
+            return multiply(x, self.values, self.index, self.bias, self.columns, pattern.keep, pattern.block)
         product: Tensor = torch.ops.bisparse.packed_linear(
             x, self.values, self.index, self.free, self.bias, self.columns, pattern.keep, pattern.block
         )
@@ -95,6 +99,17 @@ class PackedLayer(nn.Module):
     def _sizes(self) -> str:
         bias = self.bias is not None
         return f"pattern={str(self.pattern)!r}, bias={bias}, dtype={self.values.dtype}"
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Whether nobody is to see the call as an operator: it then costs a third of the time, 10 us instead of 30."""
+    return (
+        type(x) is Tensor
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        and _get_current_dispatch_mode() is None
+    )
 
 
 def _first_slots(columns: int, pattern: NM | TransposableNM, index_bytes: int) -> Tensor:
