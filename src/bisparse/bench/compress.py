@@ -108,7 +108,7 @@ def run_case(case: Case, subject: Subject) -> Row:
     Returns:
         The case's columns, ``measure`` (accuracy in percent, or loss per token), ``seconds`` by the clock,
         ``cpu_seconds`` of all cores together, ``machine``, and of the report: ``density``, mean layer
-        ``error``, ``patterns``, share of ``repaired`` groups.
+        ``error``, ``patterns``, whether the last stage was kept, share of ``repaired`` groups.
     """
     model = copy.deepcopy(subject.model)
     if case.sparsity:
@@ -129,6 +129,7 @@ def run_case(case: Case, subject: Subject) -> Row:
             "density": report.density,
             "error": sum(finite) / len(finite) if finite else None,
             "patterns": " ".join(sorted({layer.pattern for layer in report.layers})),
+            "distill_kept": report.notes.get("distill_kept"),
         }
         repaired = report.notes.get("violating_groups")
         if repaired:
