@@ -103,10 +103,11 @@ class _Layer:
             return tensor.index_select(axis, self.slots[:, 0].to(tensor.device))
         slots = self.slots.to(tensor.device)
         picked = tensor.index_select(axis, slots.clamp(min=0).flatten())
-        picked = picked.unflatten(axis, tuple(slots.shape))  # channels -> units, slots
-        shape = [1] * picked.dim()
+        sizes = (*tensor.shape[:axis], *slots.shape, *tensor.shape[axis + 1 :])
+        shape = [1] * len(sizes)
         shape[axis], shape[axis + 1] = slots.shape
-        return (picked * (slots >= 0).view(shape)).flatten(axis + 1, axis + 2)
+        present: Tensor = picked.reshape(sizes) * (slots >= 0).view(shape)
+        return present.flatten(axis + 1, axis + 2)
 
 
 def collect_shares(

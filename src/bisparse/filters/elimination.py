@@ -40,7 +40,8 @@ class _Reader:
         columns = torch.from_numpy(np.stack([self.columns[unit] for unit in units]))  # (U, R)
         blocks = self.inverse[columns[:, :, None], columns[:, None, :]]  # (U, R, R)
         weights = self.weight[:, columns].permute(1, 2, 0)  # (U, R, O)
-        return (weights * torch.linalg.solve(blocks, weights)).sum((1, 2)) / self.energy
+        losses: Tensor = (weights * torch.linalg.solve(blocks, weights)).sum((1, 2)) / self.energy
+        return losses
 
     def remove(self, units: Sequence[int]) -> None:
         """Refit the other columns as if these had never been there."""

@@ -79,7 +79,9 @@ class FilterJob:
 
     def _that_work(self, families: list[Family]) -> list[Family]:
         """Leave out families whose channels the code divides in a way that fails when one of them goes."""
-        divided = np.unique(np.concatenate([self.trace.units[s.ids] for s in self.trace.splits] or [[]]))
+        divided = np.unique(
+            np.concatenate([self.trace.units[s.ids] for s in self.trace.splits] or [self.trace.units[:0]])
+        )
         doubtful = [family for family in families if np.isin(family.units, divided).any() and len(family) > 1]
         if not doubtful or self._works(doubtful):
             return families
@@ -201,6 +203,33 @@ class FilterJob:
         """
         plan = self._plan(self.choices)
         trial = self._compensated(plan)
+        deviation = self._deviation(trial, plan)
+        times = self._times(trial, plan) if latency else {}
+        widths = {
+            "before": [len(family) for family in self.families],
+            "after": [int(choice.kept.sum()) for choice in self.choices],
+        }
+        before, after = (
+            Totals(self.costs.parameters(now), self.costs.operations(now), times.get(name))
+            for name, now in widths.items()
+        )
+        self.model.load_state_dict(trial.state_dict())
+        apply_plan_(self.model, plan)
+        return FilterReport(
+            settings={"budget": str(budget), **self.options.as_settings()},
+            families=tuple(self._families()),
+            left_out=self.left_out,
+            before=before,
+            after=after,
+            level=math.exp(self.level) if self.options.allocated in ("eps", "error") else self.level,
+            deviation=deviation,
+            plan=plan,
+            seconds=seconds,
+            notes=self._notes(),
+        )
+
+    def _deviation(self, trial: nn.Module, plan: FilterPlan) -> float:
+        """Difference between the smaller network and the masked one, if it is rounding."""
         try:
             deviation = removal_error(trial, plan, self.sample)
         except Exception as error:
@@ -213,28 +242,7 @@ class FilterJob:
                 f"the smaller network differs from the masked one by {deviation:.2g}: its code uses a size that is "
                 "not visible in its tensors; name the layers in ignore="
             )
-        times = self._times(trial, plan) if latency else {}
-        costs = self.costs
-        before, after = ([len(family) for family in self.families], [int(c.kept.sum()) for c in self.choices])
-        totals = [
-            Totals(costs.parameters(widths), costs.operations(widths), times.get(name))
-            for name, widths in (("before", before), ("after", after))
-        ]
-        self.model.load_state_dict(trial.state_dict())
-        apply_plan_(self.model, plan)
-        settings = {"budget": str(budget), **self.options.as_settings()}
-        notes = self._notes()
-        return FilterReport(
-            settings,
-            tuple(self._families()),
-            self.left_out,
-            *totals,
-            math.exp(self.level) if self.options.allocated in ("eps", "error") else self.level,
-            deviation,
-            plan,
-            seconds,
-            notes,
-        )
+        return deviation
 
     def _compensated(self, plan: FilterPlan) -> nn.Module:
         """A copy at full size whose layers make up for what the plan removes."""

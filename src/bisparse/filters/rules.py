@@ -241,20 +241,15 @@ def _prelu(walk: Walk, node: fx.Node) -> Dims:
     return dims
 
 
-_UNARY = ("dropout", "dropout_", "contiguous", "detach", "detach_", "alias", "to", "_to_copy", "type_as")
-_UNARY += (
-    "feature_dropout",
-    "lift_fresh_copy",
-    "relu6",
-    "hardtanh",
-    "native_dropout",
-    "selu",
-    "celu",
-    "mish",
+_UNARY: tuple[str, ...] = (
+    *("dropout", "dropout_", "feature_dropout", "native_dropout", "contiguous", "detach", "detach_", "alias"),
+    *("to", "_to_copy", "type_as", "lift_fresh_copy", "relu6", "hardtanh", "selu", "celu", "mish"),
 )
-_POOLS = ("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d")
-_POOLS += ("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")
-_POOLS += ("adaptive_max_pool2d", "max_pool2d_with_indices", "upsample_nearest2d", "upsample_bilinear2d")
+_POOLS: tuple[str, ...] = (
+    *("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d"),
+    *("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool2d"),
+    *("max_pool2d_with_indices", "upsample_nearest2d", "upsample_bilinear2d"),
+)
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_UNARY, _same),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -218,7 +218,7 @@ def _pad(walk: Walk, node: fx.Node) -> Dims:
     return tuple(dims)
 
 
-SHAPE_RULES = {
+SHAPE_RULES: dict[str, Callable[[Walk, fx.Node], Dims | list[Dims]]] = {
     "view": _reshape,
     "_unsafe_view": _reshape,
     "reshape": _reshape,
