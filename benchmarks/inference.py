@@ -26,10 +26,9 @@ from bisparse.bench.inference import (
     time_decoding,
     wide_llama,
 )
-from bisparse.bench.inference_tables import inference_tables, product_tables
+from bisparse.bench.inference_tables import inference_tables
 from bisparse.bench.ledger import Ledger
 from bisparse.bench.machine import bfloat16_fault
-from bisparse.bench.product_cases import KEY as PRODUCT_KEY
 from bisparse.compress import prune
 from bisparse.zoo.llama import Llama, pretrained_llama
 from bisparse.zoo.tinystories import language_loss, tinystories
@@ -118,10 +117,6 @@ def main() -> None:
     for name in [] if options.tables else [options.only] if options.only else list(BATCHES):
         measure(name, ledger, console, options.layers, options.rounds)
     tables = inference_tables(ledger.rows)
-    for mode in ("inference", "training"):
-        found = RESULTS / f"products_{mode}" / f"{mode}.json"
-        if found.exists():
-            tables[f"products_{mode}"] = product_tables(Ledger(found, PRODUCT_KEY).rows)
     fill_tables([ROOT / "README.md", ROOT / "docs" / "inference.md"], tables)
 
 

@@ -75,6 +75,7 @@ def test_tables_fit_the_width(width: int) -> None:
 
 def test_values() -> None:
     assert [counted(n, "layer", "layers") for n in (0, 1, 2000)] == ["0 layers", "1 layer", "2,000 layers"]
+    assert format_bytes(999_979_144) == "1 GB"
     assert [format_bytes(n) for n in (0, 999, 1500, 2_000_000_000, 3e15)] == [
         "0 B",
         "999 B",

@@ -107,7 +107,7 @@ def counted(count: int, one: str, many: str) -> str:
 def format_bytes(count: float) -> str:
     """A size with three or four digits: ``"1.07 GB"`` (powers of 1000)."""
     for unit in ("B", "kB", "MB", "GB"):
-        if abs(count) < 1000:
+        if abs(count) < 999.5:  # what rounds to 1000 belongs to the next unit
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.4g} TB"

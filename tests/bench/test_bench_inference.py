@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from bisparse.bench.inference import VARIANTS, Contender, build, masked, row_of, time_decoding
-from bisparse.bench.inference_tables import inference_tables, product_tables
+from bisparse.bench.inference_tables import inference_tables
 from bisparse.zoo.generation import generate
 from bisparse.zoo.llama import Llama, LlamaConfig
 
@@ -71,9 +71,3 @@ def test_times_become_rows_and_rows_become_tables(contenders: dict[str, Contende
     assert "loss" not in lines[0]
     tiny = [row_of("tiny", v, c, 2, fixed[v], 1.25, 1) for v, c in contenders.items()]
     assert inference_tables(tiny)["inference_tiny"].splitlines()[2].endswith("| 1.250 |")
-
-
-def test_products_are_one_line_for_each_shape() -> None:
-    row = {"rows": 8, "columns": 4, "pattern": "2:4", "dtype": "float32"}
-    table = product_tables([{**row, "tokens": 1, "speedup": 1.5}, {**row, "tokens": 4, "speedup": 0.9}])
-    assert table.splitlines()[2] == "| 8x4 2:4 float32 | 1.50 | 0.90 |"

@@ -136,8 +136,8 @@ def build(variant: str, source: Callable[[str], Llama], layers: int) -> Contende
         model = _changed(model, quantised)
     elif kind == "packed":
         model = _changed(model, PackedLinear.from_linear)
-    before = _resident()
-    model = _repeated(model, layers)
+    before, single = _resident(), model  # kept until the end, or its memory would be counted as given back
+    model = _repeated(single, layers)
     grown = _resident() - before
     return Contender(
         model, _layer_bytes(model), grown or None, None if kind == "int8" else _file_bytes(model)

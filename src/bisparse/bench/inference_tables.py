@@ -9,7 +9,7 @@ from bisparse.bench.inference import VARIANTS
 from bisparse.bench.ledger import Row
 from bisparse.report import format_bytes
 
-__all__ = ["inference_tables", "product_tables"]
+__all__ = ["inference_tables"]
 
 
 def _number(row: Row | None, column: str) -> float | None:
@@ -72,17 +72,3 @@ def _winners(batches: Sequence[int], found: Mapping[tuple[str, int], Row]) -> st
             ratio = speeds[best[0]] / speeds[best[1]]
             sentences.append(f"Batch {batch}: {best[0]} is fastest, {ratio:.2f}x of {best[1]}.")
     return "\n" + " ".join(sentences) + "\n" if sentences else ""
-
-
-def product_tables(rows: Sequence[Row]) -> str:
-    """Speed-up of single layers over shape and batch, one line per shape, pattern and type."""
-    tokens = sorted({int(_number(row, "tokens") or 0) for row in rows})
-    groups: dict[tuple[str, str, str], dict[int, Row]] = {}
-    for row in rows:
-        key = (f"{row['rows']}x{row['columns']}", str(row["pattern"]), str(row["dtype"]))
-        groups.setdefault(key, {})[int(_number(row, "tokens") or 0)] = row
-    lines = []
-    for names, members in groups.items():
-        cells = [_number(members.get(count), "speedup") for count in tokens]
-        lines.append([" ".join(names), *("" if cell is None else f"{cell:.2f}" for cell in cells)])
-    return markdown_table(["outputs x inputs", *(f"batch {count}" for count in tokens)], lines)
