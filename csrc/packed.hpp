@@ -17,6 +17,7 @@ namespace bisparse {
 
 constexpr int kStep = 32;             // columns per step of every product
 constexpr std::int64_t kRowGroup = 24;    // rows of y = W x that stay in the cache while all of a batch passes
+constexpr int kGradientBatch = 256;      // most entries of the batch in one GradientTask
 constexpr std::int64_t kOverread = 256;  // bytes that a product may read behind the values of a row
 
 struct PackedView {

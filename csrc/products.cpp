@@ -15,7 +15,6 @@ constexpr std::int64_t kBatchBlock = 64;       // larger batches run in blocks, 
 constexpr std::int64_t kRowsInPart = 1024;     // x = W^T y sums rows in parts of at least so many,
 constexpr std::int64_t kMostParts = 4;         // so many parts at most,
 constexpr std::int64_t kMostInParts = 16;      // and batches up to this size
-constexpr std::int64_t kGradientBlock = 256;   // batch entries that a panel of activations holds while it stays cached
 
 void multiply_block(const Product& p, const PackedRows& rows, const float* bias, std::int64_t first, std::int64_t batch,
                     int threads, const ProductKernels& kernels) {
@@ -147,8 +146,8 @@ void multiply_transposed(const Product& product, int threads, const ProductKerne
 void value_gradient(const ValueGradient& task, int threads, const ProductKernels* kernels) {
   if (task.batch == 0)
     std::fill_n(task.gradient, task.matrix.rows * task.matrix.row_values(), 0.0f);
-  for (std::int64_t first = 0; first < task.batch; first += kGradientBlock)
-    gradient_block(task, first, std::min(kGradientBlock, task.batch - first), threads, chosen(kernels));
+  for (std::int64_t first = 0; first < task.batch; first += kGradientBatch)
+    gradient_block(task, first, std::min<std::int64_t>(kGradientBatch, task.batch - first), threads, chosen(kernels));
   if (task.free_bits) clear_free(task);
 }
 
