@@ -63,7 +63,8 @@ def solve_mask(
     Returns:
         MaskResult; ``result.gap`` is the proven optimality gap (exact: at most 1e-7, typically 0). The mask is a
         boolean tensor on the scores' device. Exact masks of CUDA scores (float16 to float32, with Triton) are solved
-        there, see ``bisparse.masks.triton_exact``; all others on the CPU.
+        there, see ``bisparse.masks.triton_exact``, once a comparison with the CPU has passed on that device; all others
+        on the CPU.
 
     Raises:
         TypeError: scores that are no dense real tensor or array.
@@ -78,7 +79,7 @@ def solve_mask(
     pattern = parse_pattern(pattern)
     _check_method(method, pattern, warm_start, return_duals)
     shape = tuple(scores.shape) if hasattr(scores, "shape") else ()
-    there = method == "exact" and on_device(scores)
+    there = method == "exact" and on_device(scores) and _is_trusted(pattern, scores)
     matrices = as_scores(scores, stay=there)
     threads = _thread_count(threads)
     if method == "exact":
@@ -101,6 +102,13 @@ def solve_mask(
         repaired_tiles=answer.repaired_tiles,
         duals=_shaped_duals(answer.duals, shape),
     )
+
+
+def _is_trusted(pattern: Pattern, scores: Scores) -> bool:
+    """The device's solver, imported only where there are scores for it, has passed its check."""
+    from bisparse.masks.gpu.self_check import device_is_trusted
+
+    return isinstance(scores, Tensor) and device_is_trusted(pattern, scores.device)
 
 
 def _device_solver() -> Callable[..., ExactAnswer | None]:
