@@ -28,6 +28,8 @@ def inference_tables(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def _table(rows: Sequence[Row]) -> str:
+    if not rows:
+        return "Not measured yet.\n"
     batches = sorted({int(_number(row, "batch") or 0) for row in rows})
     found = {(str(row["variant"]), int(_number(row, "batch") or 0)): row for row in rows}
     losses = any(row["loss"] is not None for row in rows)
