@@ -102,7 +102,7 @@ def _repacked(rows: Sequence[Row]) -> str:
 
 
 def _gradient(rows: Sequence[Row]) -> str:
-    head = ["tokens", "dense product, then its kept entries, us", "packed us", "ratio"]
+    head = ["tokens", "dense product (all entries), us", "packed us", "ratio"]
     lines = [
         [str(row["batch"]), _micro(row, "dense"), _micro(row, "packed"), _ratio(row)]
         for row in rows
