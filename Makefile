@@ -27,6 +27,7 @@ core-test: $(STAMP)
 	    -DBISPARSE_TESTS=ON -DBISPARSE_WERROR=ON
 	$(BIN)/cmake --build build/core
 	build/core/core_tests
+	build/core/packed_tests
 
 # The same C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer.
 sanitize: $(STAMP)
@@ -34,6 +35,7 @@ sanitize: $(STAMP)
 	    -DBISPARSE_TESTS=ON -DBISPARSE_WERROR=ON -DBISPARSE_SANITIZE=address,undefined
 	$(BIN)/cmake --build $(SANITIZED)
 	$(SANITIZED)/core_tests
+	$(SANITIZED)/packed_tests
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/masks.py

@@ -120,7 +120,10 @@ def _values(
     )
     bias, change = bias_of(weight), solution.bias
     return SolvedLayer(
-        values=from_rows(solution.rows, weight.layout, parameter.shape).to(parameter.dtype),
+        # Filled, as a product leaves -0.0 where a negative weight was.
+        values=from_rows(solution.rows.masked_fill(~mask, 0), weight.layout, parameter.shape).to(
+            parameter.dtype
+        ),
         mask=from_rows(mask, weight.layout, parameter.shape),
         bias=None
         if bias is None or change is None
