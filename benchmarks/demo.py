@@ -9,9 +9,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from bisparse.bench.documents import fill_tables, markdown_table, plain_number
+from bisparse.bench.documents import fill_tables, markdown_table
 from bisparse.demo import DemoReport, DemoSettings, run_demo
 from bisparse.demo.outputs import write_outputs
+from bisparse.report import plain_number
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = ("pattern", "method", "weights", "magnitude", "below the optimum", "pruned", "fine-tuned", "ms")

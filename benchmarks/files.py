@@ -20,12 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from bisparse.bench.documents import fill_tables, markdown_table, plain_number
+from bisparse.bench.documents import fill_tables, markdown_table
 from bisparse.bench.ledger import Ledger, Row
-from bisparse.bench.machine import describe_machine
-from bisparse.bench.timing import interleave
 from bisparse.files import prune_file
 from bisparse.files.safetensors_header import Header, encode_header, place_tensors
+from bisparse.machine import describe_machine
+from bisparse.report import plain_number
+from bisparse.timing import interleave
 
 ROOT = Path(__file__).resolve().parent.parent
 KEY = ("machine", "pattern", "dtype", "gigabytes", "until", "contender")

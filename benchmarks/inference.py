@@ -28,8 +28,8 @@ from bisparse.bench.inference import (
 )
 from bisparse.bench.inference_tables import inference_tables
 from bisparse.bench.ledger import Ledger
-from bisparse.bench.machine import bfloat16_fault
 from bisparse.compress import prune
+from bisparse.machine import bfloat16_fault
 from bisparse.zoo.llama import Llama, pretrained_llama
 from bisparse.zoo.tinystories import language_loss, tinystories
 

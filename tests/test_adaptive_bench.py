@@ -14,7 +14,7 @@ from bisparse.bench.adaptive_plots import draw_measures
 from bisparse.bench.adaptive_subjects import HIDDEN, Subject, load_subject
 from bisparse.bench.adaptive_tables import MEASURES, adaptive_tables, correlation_table, mean_rows, spearman
 from bisparse.bench.ledger import Row
-from bisparse.bench.timing import torch_threads
+from bisparse.timing import torch_threads
 from bisparse.zoo import digits, mlp
 
 

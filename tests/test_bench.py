@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bisparse.bench import Ledger, describe_machine, interleave, torch_threads
-from bisparse.bench.documents import fill_tables, markdown_table, plain_number
+from bisparse.bench.documents import fill_tables, markdown_table
 from bisparse.bench.mask_cases import Group, MaskCase, custom_grid, full_grid, quick_grid
 from bisparse.bench.mask_contenders import product90_mask, topk_mask
 from bisparse.bench.mask_plots import draw_cost, draw_methods
@@ -17,6 +17,7 @@ from bisparse.bench.mask_targets import judge
 from bisparse.bench.masks import open_ledger, run_masks
 from bisparse.masks.solve import solve_mask
 from bisparse.pattern import parse_pattern
+from bisparse.report import plain_number
 
 TINY: list[Group] = [
     (

@@ -24,6 +24,7 @@ __all__ = [
     "counted",
     "format_bytes",
     "format_value",
+    "plain_number",
     "render",
     "to_json",
     "to_plain",
@@ -192,6 +193,14 @@ def _lines(
             text = text[: width - 3] + "..."
         parts.append(text.ljust(width) if column.form in ("text", "shape") else text.rjust(width))
     return [*above, "  ".join(parts).rstrip()]
+
+
+def plain_number(value: float, digits: int = 3) -> str:
+    """The value with about so many significant digits, never with an exponent: 0.0123, 1.2, 345, 67890."""
+    if not math.isfinite(value) or value == 0.0:
+        return f"{value:g}"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:.{decimals}f}"
 
 
 def to_plain(value: Any) -> Any:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from bisparse.bench.paired import paired_interval
-from bisparse.bench.timing import torch_threads
 from bisparse.bench.train import case_recipe, run_case
 from bisparse.bench.train_cases import KEY, STUDIES, Case, cases
 from bisparse.bench.train_tables import train_tables
 from bisparse.recipes import train_recipe
+from bisparse.timing import torch_threads
 from bisparse.train.callback import Callback
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "train-results.md"

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import bisparse as bs
-from bisparse.bench.timing import torch_threads
+from bisparse.timing import torch_threads
 
 HERE = Path(__file__).parent
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bisparse.bench.timing import torch_threads
+from bisparse.timing import torch_threads
 from bisparse.train import Schedule, Sparsifier
 from bisparse.train.callback import Callback
 from bisparse.train.examples import DataParts, Pairs, hold_out, in_order, shuffled

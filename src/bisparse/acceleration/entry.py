@@ -16,7 +16,7 @@ from bisparse.acceleration.observe import observe, runner, undisturbed
 from bisparse.acceleration.report import AccelerateReport
 from bisparse.acceleration.timing import Cold
 from bisparse.acceleration.whole import Swap, compare_whole, swap_all
-from bisparse.bench.machine import busy_note, describe_machine
+from bisparse.machine import busy_note, describe_machine
 from bisparse.nn.find_pattern import find_pattern
 from bisparse.pattern import NM
 from bisparse.weights import Weight, as_rows, find_weights

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bisparse.bench.documents import plain_number
-from bisparse.report import Column, Table, counted, format_bytes, render, to_plain
+from bisparse.report import Column, Table, counted, format_bytes, plain_number, render, to_plain
 
 __all__ = ["AccelerateReport", "LayerTiming"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisparse.bench.ledger import Ledger, Row
-from bisparse.bench.machine import describe_machine
-from bisparse.bench.timing import interleave, torch_threads
+from bisparse.machine import describe_machine
+from bisparse.timing import interleave, torch_threads
 
 __all__ = ["Ledger", "Row", "describe_machine", "interleave", "torch_threads"]

@@ -11,11 +11,11 @@ from bisparse.bench.adaptive_cases import MaskedCase
 from bisparse.bench.adaptive_masks import diversities, make_masks
 from bisparse.bench.adaptive_subjects import HIDDEN, Subject, mnist_images, tuned_accuracy
 from bisparse.bench.ledger import Row
-from bisparse.bench.machine import describe_machine
 from bisparse.kernel_theory.gradient_kernel import gradient_kernel
 from bisparse.kernel_theory.mask_quality import mask_quality
 from bisparse.kernel_theory.regression import KernelRegression
 from bisparse.kernel_theory.tracker import SpectrumReport, SpectrumTracker
+from bisparse.machine import describe_machine
 
 __all__ = ["run_masked_case", "run_pair"]
 

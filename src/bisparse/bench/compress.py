@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from bisparse.bench.compress_cases import Case
 from bisparse.bench.ledger import Row
-from bisparse.bench.machine import describe_machine
 from bisparse.compress import PruneReport, fit_nm_, prune_
+from bisparse.machine import describe_machine
 from bisparse.weights import find_weights
 from bisparse.zoo.cifar import cifar10
 from bisparse.zoo.llama import Llama, pretrained_llama

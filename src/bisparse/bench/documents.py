@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["fill_tables", "markdown_table", "plain_number"]
+__all__ = ["fill_tables", "markdown_table"]
 
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -27,11 +26,3 @@ def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A markdown table; the first column to the left, the others to the right."""
     rule = ["---", *(["---:"] * (len(head) - 1))]
     return "".join("| " + " | ".join(cells) + " |\n" for cells in (head, rule, *lines))
-
-
-def plain_number(value: float, digits: int = 3) -> str:
-    """The value with about so many significant digits, never with an exponent: 0.0123, 1.2, 345, 67890."""
-    if not math.isfinite(value) or value == 0.0:
-        return f"{value:g}"
-    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    return f"{value:.{decimals}f}"

@@ -15,12 +15,12 @@ from torch.nn import functional as F
 from bisparse.bench.filters_cases import Case
 from bisparse.bench.filters_subjects import FilterSubject
 from bisparse.bench.ledger import Row
-from bisparse.bench.machine import describe_machine
 from bisparse.compress.calibration import calibration_calls
 from bisparse.filters.budget import Budget
 from bisparse.filters.cascade import prune_and_retrain_
 from bisparse.filters.job import FilterJob
 from bisparse.filters.options import FilterOptions
+from bisparse.machine import describe_machine
 
 __all__ = ["FilterBench"]
 

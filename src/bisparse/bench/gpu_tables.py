@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bisparse.bench.documents import markdown_table, plain_number
+from bisparse.bench.documents import markdown_table
 from bisparse.bench.ledger import Row
+from bisparse.report import plain_number
 
 __all__ = ["TARGETS", "gpu_tables"]
 

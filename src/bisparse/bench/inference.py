@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from bisparse.bench.ledger import Row
-from bisparse.bench.machine import describe_machine
 from bisparse.export.dense import dense_state_dict
 from bisparse.files.checkpoint import SINGLE_NAME, Checkpoint
 from bisparse.files.packed.plan import decide, packed_files
 from bisparse.files.shards import MemoryShard
+from bisparse.machine import describe_machine
 from bisparse.masks.solve import solve_mask
 from bisparse.nn import PackedLinear
 from bisparse.zoo.generation import Decoder

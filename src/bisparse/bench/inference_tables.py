@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bisparse.bench.documents import markdown_table, plain_number
+from bisparse.bench.documents import markdown_table
 from bisparse.bench.inference import VARIANTS
 from bisparse.bench.ledger import Row
-from bisparse.report import format_bytes
+from bisparse.report import format_bytes, plain_number
 
 __all__ = ["inference_tables"]
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bisparse.bench.ledger import Ledger, Row
-from bisparse.bench.machine import describe_machine
-from bisparse.bench.timing import interleave, torch_threads
 from bisparse.kernels import multiply, multiply_transposed, pack_matrix, value_gradient
+from bisparse.machine import describe_machine
 from bisparse.nn import PackedConv2d
 from bisparse.pattern import NM, parse_pattern
+from bisparse.timing import interleave, torch_threads
 from bisparse.weights.layout import Layout, from_matrices
 
 __all__ = ["KEY", "KernelCase", "full_grid", "open_ledger", "random_masked", "run_kernels"]

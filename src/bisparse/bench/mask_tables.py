@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from bisparse.bench import Row
-from bisparse.bench.documents import markdown_table, plain_number
+from bisparse.bench.documents import markdown_table
 from bisparse.bench.mask_targets import judge
+from bisparse.report import plain_number
 
 __all__ = ["mask_tables"]
 

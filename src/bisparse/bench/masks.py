@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from bisparse.bench.ledger import Ledger, Row
-from bisparse.bench.machine import describe_machine
 from bisparse.bench.mask_cases import KEY, Group, MaskCase
 from bisparse.bench.mask_contenders import BASELINES, memory_pass
 from bisparse.bench.mask_scores import make_weights, perturb
-from bisparse.bench.timing import interleave, torch_threads
+from bisparse.machine import describe_machine
 from bisparse.masks.result import Duals, MaskResult
 from bisparse.masks.solve import solve_mask
 from bisparse.pattern import parse_pattern
+from bisparse.timing import interleave, torch_threads
 
 __all__ = ["open_ledger", "run_masks"]
 

@@ -10,15 +10,14 @@ import torch
 from torch import nn
 
 from bisparse.acceleration.timing import Cold, last_level_cache, time_layer
-from bisparse.bench.documents import plain_number
 from bisparse.bench.ledger import Ledger, Row
-from bisparse.bench.machine import busy_note, describe_machine
 from bisparse.bench.product_cases import KEY, ProductCase
 from bisparse.bench.product_words import in_plain_words
-from bisparse.bench.timing import torch_threads
+from bisparse.machine import busy_note, describe_machine
 from bisparse.masks.solve import solve_mask
 from bisparse.nn import PackedLinear
-from bisparse.report import Column, Table, render, to_plain
+from bisparse.report import Column, Table, plain_number, render, to_plain
+from bisparse.timing import torch_threads
 
 __all__ = ["ProductReport", "masked_linear", "open_ledger", "run_products"]
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from statistics import fmean
 
 from bisparse.bench.ledger import Row
-from bisparse.bench.machine import describe_machine
 from bisparse.bench.train_cases import EPOCHS, Case
 from bisparse.diversity import paper_transposable_diversity
+from bisparse.machine import describe_machine
 from bisparse.pattern import TransposableNM, parse_pattern
 from bisparse.recipes import Recipe, load_recipe, train_recipe
 from bisparse.train.callback import Callback

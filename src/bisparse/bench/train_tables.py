@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean, stdev
 
-from bisparse.bench.documents import markdown_table, plain_number
+from bisparse.bench.documents import markdown_table
 from bisparse.bench.ledger import Row
 from bisparse.bench.paired import Interval, paired_interval
 from bisparse.bench.train_cases import LAMBDAS, METHODS, STUDIES, Case
+from bisparse.report import plain_number
 
 __all__ = ["train_tables"]
 

@@ -110,8 +110,8 @@ def masks(
 
 def show_masks(rows: Sequence[Row], console: Console) -> None:
     """Print the ratio table, and the design's targets where rows that decide them are there."""
-    from bisparse.bench.documents import plain_number
     from bisparse.bench.mask_targets import judge
+    from bisparse.report import plain_number
 
     console.print(_ratio_table(rows))
     console.print(UNITS, highlight=False)
@@ -135,7 +135,7 @@ def show_masks(rows: Sequence[Row], console: Console) -> None:
 
 def _ratio_table(rows: Sequence[Row]) -> Table:
     """One line per row: where it differs from other rows, the time in three units, the proof."""
-    from bisparse.bench.documents import plain_number
+    from bisparse.report import plain_number
 
     varying = [name for name in CASE if len({row[name] for row in rows}) > 1]
     common = ", ".join(f"{name} {rows[0][name]}" for name in CASE if rows and name not in varying)

@@ -102,9 +102,9 @@ def _run(
     repeats: int,
     output: Path | None,
 ) -> ProductReport:
-    from bisparse.bench.machine import bfloat16_fault
     from bisparse.bench.product_cases import grid, parse_shape, shapes_of_file
     from bisparse.bench.products import open_ledger, run_products
+    from bisparse.machine import bfloat16_fault
 
     if file is not None:
         wanted = shapes_of_file(file)

@@ -115,7 +115,7 @@ def _table(report: DemoReport) -> Table:
 
 def _cells(row: DemoRow, previous: str) -> tuple[str, ...]:
     """A line's texts; the pattern is written once per group."""
-    from bisparse.bench.documents import plain_number
+    from bisparse.report import plain_number
 
     return (
         "" if row.pattern == previous else row.pattern,

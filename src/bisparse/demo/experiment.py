@@ -10,11 +10,11 @@ from statistics import fmean, median
 
 from torch import Tensor, nn
 
-from bisparse.bench.timing import torch_threads
 from bisparse.demo.report import DemoReport, DemoRow
 from bisparse.demo.trial import Trial, hidden_layers, prune_and_tune, tune
 from bisparse.masks.solve import METHODS
 from bisparse.pattern import Pattern, TransposableNM, parse_pattern
+from bisparse.timing import torch_threads
 from bisparse.zoo.digits import digits
 from bisparse.zoo.fit import accuracy, fit
 from bisparse.zoo.mlp import mlp

@@ -9,8 +9,8 @@ from statistics import median
 
 from torch import nn
 
-from bisparse.bench.timing import interleave
 from bisparse.compress.calibration import Call, evaluation_state
+from bisparse.timing import interleave
 
 __all__ = ["measure_latency"]
 

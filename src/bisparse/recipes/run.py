@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from bisparse.bench.timing import torch_threads
 from bisparse.pattern import parse_pattern
 from bisparse.recipes.output import claim_output, write_results
 from bisparse.recipes.recipe import Recipe
+from bisparse.timing import torch_threads
 from bisparse.train.callback import Callback
 from bisparse.train.examples import DataParts
 from bisparse.train.objective import CrossEntropy, Objective, own_loss
