@@ -92,9 +92,8 @@ def _permute(walk: Walk, node: fx.Node) -> Dims:
 
 def _transpose(walk: Walk, node: fx.Node) -> Dims:
     dims = list(walk.of(node.args[0]))
-    first, second = (node.args[1], node.args[2]) if len(node.args) > 2 else (0, -1)
-    assert isinstance(first, int)
-    assert isinstance(second, int)
+    args: Any = node.args  # the union of all that a node may hold refers to itself
+    first, second = (args[1], args[2]) if len(args) > 2 else (0, -1)
     dims[first], dims[second] = dims[second], dims[first]
     return tuple(dims)
 
@@ -117,11 +116,13 @@ def _expand(walk: Walk, node: fx.Node) -> Dims:
 
 def _dimension(node: fx.Node, place: int, default: int = 0) -> int:
     """A dimension given as an argument or keyword, counted from the front of the input."""
-    value = node.kwargs.get("dim", node.args[place] if len(node.args) > place else default)
-    source = node.args[0]
+    args: Any = node.args
+    value: Any = node.kwargs.get("dim")
+    if value is None:
+        value = args[place] if len(args) > place else default
+    source = args[0]
     first = source[0] if isinstance(source, (list, tuple)) else source
-    assert isinstance(value, int)
-    return value % max(len(shape_of(first)), 1)
+    return int(value) % max(len(shape_of(first)), 1)
 
 
 def _slice(walk: Walk, node: fx.Node) -> Dims:
@@ -130,9 +131,10 @@ def _slice(walk: Walk, node: fx.Node) -> Dims:
     axis = dims[place]
     if axis is not None:
         size = len(axis)
-        first, last = ([*node.args[2:4], None, None])[:2]
-        step = node.args[4] if len(node.args) > 4 else 1
-        piece = axis[slice(first, last, step)]  # type: ignore[misc]
+        args: Any = node.args
+        first, last = [*args[2:4], None, None][:2]
+        step = args[4] if len(args) > 4 else 1
+        piece = axis[slice(first, last, step)]
         if len(piece) < size:
             walk.splits.append(Split(axis, module_path(node), None))
         dims[place] = piece
@@ -154,8 +156,8 @@ def _pieces(walk: Walk, node: fx.Node) -> list[Dims]:
 
 def picked(walk: Walk, node: fx.Node) -> Dims:
     """One result of an operation with several."""
-    source, number = node.args
-    assert isinstance(source, fx.Node)
+    args: Any = node.args
+    source, number = args
     found = walk.dims[source]
     dims: Dims = found[number] if isinstance(found, list) else found
     return dims
