@@ -40,6 +40,9 @@ def inputs(tmp_path: Path, sharded: Callable[..., Path]) -> Path:
     return tmp_path
 
 
+INPUTS = ["in", "in.pt", "in.safetensors", "sparse", "sparse.safetensors"]
+
+
 def _sparse(seed: int) -> dict[str, torch.Tensor]:
     """2:4 along the inputs, large enough to be packed."""
     generator = torch.Generator().manual_seed(seed)
@@ -129,7 +132,7 @@ def test_a_pickle_on_a_full_disk(inputs: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.stderr == ""
     assert done.stdout.count("a limit on file sizes") == 3
-    assert sorted(p.name for p in inputs.iterdir()) == ["in", "in.pt", "in.safetensors"]
+    assert sorted(p.name for p in inputs.iterdir()) == INPUTS
 
 
 def test_ctrl_c_keeps_what_is_done(inputs: Path, digest: Callable[[Path], str]) -> None:
@@ -190,7 +193,7 @@ def test_files_of_others_are_not_touched(inputs: Path) -> None:
         prune_file(source, output, "4:8t")
     assert journal.read_text() == "my diary"
     journal.unlink()
-    assert sorted(p.name for p in inputs.iterdir()) == ["in", "in.pt", "in.safetensors"]
+    assert sorted(p.name for p in inputs.iterdir()) == INPUTS
 
 
 def test_where_nothing_can_be_written(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,17 +194,15 @@ def test_widths_are_multiples_of_a_tile_and_patterns_fit_what_is_left() -> None:
     assert report["two"].density == 0.5
 
 
-def test_elimination_makes_up_for_more_than_any_norm() -> None:
+def test_elimination_with_a_fit_makes_up_for_what_a_norm_without_one_loses() -> None:
     model, data = made("residual")
     expected = torch.cat([model(x) for x in data]).detach()
 
     def error(**options: Any) -> float:
-        small = prune_filters(
-            model, "params:0.7", calibration=data, reconstruct="least_squares", latency=False, **options
-        ).model
+        small = prune_filters(model, "params:0.7", calibration=data, latency=False, **options).model
         return float((torch.cat([small(x) for x in data]) - expected).detach().square().mean())
 
-    assert error(scores="obs") < error(scores="l1")
+    assert error(scores="obs", reconstruct="least_squares") < 0.1 * error(scores="l1")
 
 
 def test_heads_are_removed_whole() -> None:
