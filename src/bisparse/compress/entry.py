@@ -15,7 +15,15 @@ from torch import Tensor, nn
 from bisparse.files.checkpoint import Kind, kind_of, open_checkpoint
 from bisparse.files.in_memory import load_content
 
-__all__ = ["load_arrays", "load_calibration", "load_entry", "load_model", "load_weights", "save_model"]
+__all__ = [
+    "load_arrays",
+    "load_calibration",
+    "load_entry",
+    "load_model",
+    "load_weights",
+    "ready_model",
+    "save_model",
+]
 
 
 def load_entry(text: str) -> Any:
@@ -93,6 +101,21 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
             model.load_state_dict(dict(tensors))
         except RuntimeError as error:
             raise ValueError(f"{path} does not fit the model: {error}") from None
+
+
+def ready_model(model: nn.Module, weights: str | Path | None, device: str) -> nn.Module:
+    """A model with a checkpoint's weights, where one is named, on a device.
+
+    Raises:
+        ValueError: the checkpoint does not fit the model, or the device cannot be used.
+        FileError: the checkpoint cannot be read.
+    """
+    if weights is not None:
+        load_weights(model, weights)
+    try:
+        return model.to(device)
+    except RuntimeError as error:
+        raise ValueError(f"cannot use device {device!r}: {error}") from None
 
 
 def load_arrays(path: Path) -> dict[str, Tensor]:

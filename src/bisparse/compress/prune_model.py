@@ -14,15 +14,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from bisparse.compress.entry import load_calibration, load_entry, load_model, load_weights, save_model
+from bisparse.compress.entry import load_calibration, load_entry, load_model, ready_model, save_model
 from bisparse.compress.prune import prune_
 from bisparse.compress.report import PruneReport
+from bisparse.compress.write_report import write_beside
 from bisparse.files.checkpoint import Kind, kind_of
-from bisparse.files.errors import OutputError
 from bisparse.files.folder_files import copy_other_files
 from bisparse.files.partial import PartialOutput, as_output_error
 from bisparse.pattern import parse_pattern
-from bisparse.report import to_json
 
 __all__ = ["ModelJob", "prune_model"]
 
@@ -106,7 +105,7 @@ def prune_model(
         if kind == "folder" and Path(job.model).is_dir():
             written = {str(path.relative_to(partial.path)) for path in partial.path.rglob("*")}
             copy_other_files(Path(job.model), partial.path, written | _WEIGHT_FILES, durable=True)
-        _write_report(report, target)
+        write_beside(target, report)
         partial.commit()
     shutil.rmtree(layers, ignore_errors=True)
     return report
@@ -133,12 +132,7 @@ def _loaded(job: ModelJob, kind: Kind) -> nn.Module:
     model = load_model(job.model)
     if kind == "folder" and not callable(getattr(model, "save_pretrained", None)):
         raise ValueError("only Hugging Face models are written as folders: name a .safetensors or .pt file")
-    if job.weights is not None:
-        load_weights(model, job.weights)
-    try:
-        return model.to(job.device)
-    except RuntimeError as error:
-        raise ValueError(f"cannot use device {job.device!r}: {error}") from None
+    return ready_model(model, job.weights, job.device)
 
 
 def _pruned(job: ModelJob, model: nn.Module, layers: Path, *, progress: bool) -> PruneReport:
@@ -159,18 +153,3 @@ def _pruned(job: ModelJob, model: nn.Module, layers: Path, *, progress: bool) ->
         progress=progress,
         seed=job.seed,
     )
-
-
-def _write_report(report: PruneReport, target: Path) -> None:
-    """JSON always, the picture where there is something to draw and matplotlib is there."""
-    text = target.absolute().parent / f"{target.name}.report.json"
-    with as_output_error(text):
-        partial = text.with_suffix(".json.partial")
-        partial.write_text(to_json(report) + "\n", encoding="utf-8")
-        partial.replace(text)
-    try:
-        report.plot(text.with_suffix(".png"))
-    except (ValueError, ImportError):
-        return
-    except OSError as error:
-        raise OutputError(f"cannot write {text.with_suffix('.png')}: {error.strerror}") from None

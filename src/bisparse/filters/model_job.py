@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from bisparse.compress.entry import load_calibration, load_entry, load_model, load_weights, save_model
+from bisparse.compress.entry import load_calibration, load_entry, load_model, ready_model, save_model
 from bisparse.compress.prune import prune_
+from bisparse.compress.write_report import replace_text, write_beside
 from bisparse.files.checkpoint import kind_of
-from bisparse.files.errors import OutputError
 from bisparse.files.partial import PartialOutput, as_output_error
 from bisparse.filters.budget import parse_budget
 from bisparse.filters.prune import prune_filters_
 from bisparse.filters.report import FilterReport
 from bisparse.pattern import Unstructured, parse_pattern
-from bisparse.report import to_json
 
 __all__ = ["FilterModelJob", "prune_model_filters"]
 
@@ -88,8 +86,9 @@ def prune_model_filters(job: FilterModelJob, output: str | Path, *, force: bool 
         )
     partial = PartialOutput(target, job.fingerprint(), force=force)
     try:
-        model = _loaded(job)
+        model = ready_model(load_model(job.model), job.weights, job.device).eval()
         calibration: Any = load_calibration(job.calibration, job.model, batch=job.batch, length=job.length)
+        evaluate = None if job.evaluate is None else load_entry(job.evaluate)
         options = dict(job.options)
         if pattern is not None and not isinstance(pattern, Unstructured):
             options.setdefault("multiple", pattern.block)
@@ -100,49 +99,21 @@ def prune_model_filters(job: FilterModelJob, output: str | Path, *, force: bool 
             calibration=calibration,
             targets=job.targets,
             ignore=job.ignore,
-            evaluate=None if job.evaluate is None else load_entry(job.evaluate),
+            evaluate=evaluate,
             **options,
         )
         if pattern is not None:
             sparse = prune_(model, pattern, calibration=calibration)
             report.notes[f"density of {len(sparse.layers)} weights at {pattern}"] = sparse.density
-            if job.evaluate is not None:
-                report.notes["with the pattern"] = load_entry(job.evaluate)(model)
+            if evaluate is not None:
+                report.notes["with the pattern"] = evaluate(model)
         partial.restart(job.fingerprint())
         with as_output_error(partial.path):
             save_model(model, partial.path, kind)
-        _write_beside(report, target)
+        replace_text(Path(f"{target.absolute()}.plan.json"), json.dumps(report.plan.to_dict()))
+        write_beside(target, report)
         partial.commit()
     except BaseException:
         partial.discard()
         raise
     return report
-
-
-def _loaded(job: FilterModelJob) -> nn.Module:
-    model = load_model(job.model)
-    if job.weights is not None:
-        load_weights(model, job.weights)
-    try:
-        return model.to(job.device).eval()
-    except RuntimeError as error:
-        raise ValueError(f"cannot use device {job.device!r}: {error}") from None
-
-
-def _write_beside(report: FilterReport, target: Path) -> None:
-    """Plan and report always, the picture where matplotlib is there; the checkpoint gets its name after them."""
-    stem = str(target.absolute())
-    with as_output_error(target):
-        for suffix, text in (
-            ("plan", json.dumps(report.plan.to_dict())),
-            ("report", to_json(report)),
-        ):
-            draft = Path(f"{stem}.{suffix}.json.partial")
-            draft.write_text(text + "\n", encoding="utf-8")
-            draft.replace(f"{stem}.{suffix}.json")
-    try:
-        report.plot(f"{stem}.report.png")
-    except ImportError:
-        return
-    except OSError as error:
-        raise OutputError(f"cannot write {stem}.report.png: {error.strerror}") from None

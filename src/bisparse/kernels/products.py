@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,8 @@ from bisparse import _core
 from bisparse.kernels.packed import free_bytes, packed_sizes
 
 __all__ = ["check_parts", "multiply", "multiply_channels", "multiply_transposed", "value_gradient"]
+
+_Matrix: TypeAlias = tuple[int, bool, int, int, int, int, int]
 
 
 def multiply(
@@ -44,21 +48,10 @@ def multiply(
         ValueError: a shape, dtype or device that does not fit.
     """
     rows = check_parts(values, index, columns, keep, block)
-    flat = _activations("x", x, columns)
-    if bias is not None:
-        bias = _checked_bias(bias, rows)
+    flat, bias = _activations("x", x, columns), _checked_bias(bias, rows)
     output = flat.new_empty((flat.shape[0], rows))
-    _core.packed_product(
-        _matrix(values, index, columns, keep, block),
-        _place(flat),
-        flat.shape[0],
-        (0, False) if bias is None else _place(bias),
-        _place(output),
-        False,
-        False,
-        torch.get_num_threads() if threads is None else threads,
-        instruction_set,
-    )
+    matrix = _matrix(values, index, columns, keep, block)
+    _product(matrix, flat, flat.shape[0], bias, output, threads, instruction_set)
     return output.view(*x.shape[:-1], rows)
 
 
@@ -97,22 +90,11 @@ def multiply_channels(
     _check_float("x", x)
     if x.dim() != 3 or x.shape[1] != columns:
         raise ValueError(f"x of shape {tuple(x.shape)} is not (images, {columns}, places)")
-    if bias is not None:
-        bias = _checked_bias(bias, rows)
-    x = x.contiguous()
+    x, bias = x.contiguous(), _checked_bias(bias, rows)
     output = x.new_empty((x.shape[0], rows, x.shape[2]))
+    matrix = _matrix(values, index, columns, keep, block)
     for image, result in zip(x, output, strict=True):
-        _core.packed_product(
-            _matrix(values, index, columns, keep, block),
-            _place(image),
-            x.shape[2],
-            (0, False) if bias is None else _place(bias),
-            _place(result),
-            False,
-            True,
-            torch.get_num_threads() if threads is None else threads,
-            instruction_set,
-        )
+        _product(matrix, image, x.shape[2], bias, result, threads, instruction_set, channels_first=True)
     return output
 
 
@@ -148,17 +130,8 @@ def multiply_transposed(
     rows = check_parts(values, index, columns, keep, block)
     flat = _activations("y", y, rows)
     output = flat.new_empty((flat.shape[0], columns))
-    _core.packed_product(
-        _matrix(values, index, columns, keep, block),
-        _place(flat),
-        flat.shape[0],
-        (0, False),
-        _place(output),
-        True,
-        False,
-        torch.get_num_threads() if threads is None else threads,
-        instruction_set,
-    )
+    matrix = _matrix(values, index, columns, keep, block)
+    _product(matrix, flat, flat.shape[0], None, output, threads, instruction_set, transposed=True)
     return output.view(*y.shape[:-1], columns)
 
 
@@ -264,7 +237,9 @@ def _activations(name: str, tensor: Tensor, features: int) -> Tensor:
     return flat.contiguous()
 
 
-def _checked_bias(bias: Tensor, rows: int) -> Tensor:
+def _checked_bias(bias: Tensor | None, rows: int) -> Tensor | None:
+    if bias is None:
+        return None
     _check_float("bias", bias)
     if bias.shape != (rows,):
         raise ValueError(f"a bias of shape {tuple(bias.shape)} does not fit {rows} outputs")
@@ -275,8 +250,32 @@ def _place(tensor: Tensor) -> tuple[int, bool]:
     return tensor.data_ptr(), tensor.dtype == torch.bfloat16
 
 
-def _matrix(
-    values: Tensor, index: Tensor, columns: int, keep: int, block: int
-) -> tuple[int, bool, int, int, int, int, int]:
+def _product(
+    matrix: _Matrix,
+    x: Tensor,
+    batch: int,
+    bias: Tensor | None,
+    output: Tensor,
+    threads: int | None,
+    instruction_set: str | None,
+    *,
+    transposed: bool = False,
+    channels_first: bool = False,
+) -> None:
+    """Hand checked, contiguous parts to the core, which fills ``output``."""
+    _core.packed_product(
+        matrix,
+        _place(x),
+        batch,
+        (0, False) if bias is None else _place(bias),
+        _place(output),
+        transposed,
+        channels_first,
+        torch.get_num_threads() if threads is None else threads,
+        instruction_set,
+    )
+
+
+def _matrix(values: Tensor, index: Tensor, columns: int, keep: int, block: int) -> _Matrix:
     bf16 = values.dtype == torch.bfloat16
     return values.data_ptr(), bf16, index.data_ptr(), values.shape[0], columns, keep, block
