@@ -221,3 +221,13 @@ def test_label_smoothing_counts_only_while_training():
     plain, smooth = CrossEntropy(), CrossEntropy(0.2)
     assert smooth(model.train(), batch).loss != plain(model, batch).loss
     assert smooth(model.eval(), batch).loss == plain(model, batch).loss
+
+
+def test_a_single_logit_has_the_logistic_loss():
+    model = nn.Linear(4, 1)
+    inputs, targets = torch.randn(5, 4), torch.tensor([0, 1, 1, 0, 1])
+    outcome = CrossEntropy()(model, (inputs, targets))
+    logits = model(inputs).flatten()
+    expected = nn.functional.binary_cross_entropy_with_logits(logits, targets.float())
+    torch.testing.assert_close(outcome.loss, expected)
+    assert int(outcome.hits) == int(((logits > 0).long() == targets).sum())

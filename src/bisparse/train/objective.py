@@ -37,7 +37,8 @@ Objective: TypeAlias = Callable[[nn.Module, Batch], Outcome]
 class CrossEntropy:
     """Cross-entropy of logits (..., classes) against class numbers (...); the batch is (inputs, targets).
 
-    The model returns the logits, or an object that has them as ``logits``.
+    The model returns the logits, or an object that has them as ``logits``. A single logit z decides between two
+    classes: it stands for the logits (0, z), so that the loss is the logistic one.
 
     Attributes:
         label_smoothing: share of the probability that is spread over all classes, while training only.
@@ -51,6 +52,8 @@ class CrossEntropy:
         output: Any = model(inputs)
         logits = (output if isinstance(output, Tensor) else output.logits).flatten(0, -2)
         targets = targets.flatten()
+        if logits.shape[-1] == 1:
+            logits = torch.cat([torch.zeros_like(logits), logits], -1)
         smoothing = self.label_smoothing if model.training else 0.0
         loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
         hits = (logits.detach().argmax(-1) == targets).sum()
