@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisparse.nn.all_relu import AllReLU
-from bisparse.nn.all_relu import AllReLU
 from bisparse.nn.packed_conv import PackedConv2d
 from bisparse.nn.packed_linear import PackedLinear
 from bisparse.nn.sparse_edges import replace_edges_
@@ -13,7 +12,6 @@ from bisparse.nn.sparse_recorder import GradientRecorder
 from bisparse.nn.sparse_topology import EdgeChange, prune_neurons_, rigl_step_, set_step_
 
 __all__ = [
-    "AllReLU",
     "AllReLU",
     "EdgeChange",
     "GradientRecorder",
