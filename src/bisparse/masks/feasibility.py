@@ -27,27 +27,31 @@ class _Lines:
     sums: Tensor
     complete: Tensor
 
-    def bad(self, keep: int) -> Tensor:
-        return (self.sums > keep) | (self.complete & (self.sums < keep))
+    def bad(self, keep: int, at_most: bool) -> Tensor:
+        above = self.sums > keep
+        return above if at_most else above | (self.complete & (self.sums < keep))
 
 
-def find_violations(mask: Tensor, pattern: Pattern) -> list[str]:
+def find_violations(mask: Tensor, pattern: Pattern, *, at_most: bool = False) -> list[str]:
     """Say how a mask (B, R, C) breaks its pattern; an empty list means that it obeys.
 
     One sentence per kind of line (rows, columns) with the number of bad lines and the place of the first.
+    ``at_most``: complete lines may keep less, too.
     """
     if isinstance(pattern, Unstructured):
         kept, allowed = int(mask.count_nonzero()), pattern.kept(mask.numel())
-        return [] if kept == allowed else [f"{kept} entries are kept, but {pattern} keeps exactly {allowed}"]
+        obeys = kept <= allowed if at_most else kept == allowed
+        limit = "at most" if at_most else "exactly"
+        return [] if obeys else [f"{kept} entries are kept, but {pattern} keeps {limit} {allowed}"]
     counts: dict[str, int] = {}
     firsts: dict[str, str] = {}
     for band in bands(mask.shape, pattern.block):
         for lines in _lines(band.of(mask, torch.uint8), pattern):
-            bad = lines.bad(pattern.keep)
+            bad = lines.bad(pattern.keep, at_most)
             count = int(bad.count_nonzero())
             if count:
                 counts[lines.kind] = counts.get(lines.kind, 0) + count
-                firsts.setdefault(lines.kind, _describe(lines, bad, band, mask.shape, pattern))
+                firsts.setdefault(lines.kind, _describe(lines, bad, band, mask.shape, pattern, at_most))
     return [f"{counts[kind]} {kind} break {pattern}; the first: {firsts[kind]}" for kind in counts]
 
 
@@ -71,10 +75,12 @@ def _tile_shape(pattern: NM | TransposableNM) -> tuple[int, int]:
     return (pattern.block if isinstance(pattern, TransposableNM) else 1), pattern.block
 
 
-def _describe(lines: _Lines, bad: Tensor, band: Band, shape: torch.Size, pattern: NM | TransposableNM) -> str:
+def _describe(
+    lines: _Lines, bad: Tensor, band: Band, shape: torch.Size, pattern: NM | TransposableNM, at_most: bool
+) -> str:
     where = [int(i) for i in bad.nonzero()[0]]
     kept = int(lines.sums[tuple(where)])
-    exactly = bool(lines.complete.expand_as(lines.sums)[tuple(where)])
+    exactly = not at_most and bool(lines.complete.expand_as(lines.sums)[tuple(where)])
     tall, wide = _tile_shape(pattern)
     if lines.kind == "columns of tiles":
         matrix, down, across, inner = where

@@ -56,6 +56,7 @@ def verify_mask(
     *,
     scores: Tensor | npt.NDArray[Any] | None = None,
     duals: Duals | None = None,
+    at_most: bool = False,
 ) -> Verification:
     """Recompute feasibility, objective, upper bound and gap of a mask.
 
@@ -72,6 +73,7 @@ def verify_mask(
         pattern: a pattern or its text.
         scores: non-negative, shaped like the mask, any real dtype.
         duals: potentials of a transposable mask, rows (..., R, ceil(C/M)) and columns (..., ceil(R/M), C).
+        at_most: complete lines (and unstructured masks) may keep less than the pattern says, too.
 
     Returns:
         The verdict. Wrong masks and unusable potentials are reported there, not raised.
@@ -86,7 +88,7 @@ def verify_mask(
     values = None if scores is None else torch.as_tensor(scores)
     _check_inputs(kept, pattern, values, duals)
     kept = _matrices(kept)
-    violations = find_violations(kept, pattern)
+    violations = find_violations(kept, pattern, at_most=at_most)
     feasible = not violations
     objective, bound = math.nan, math.inf
     if values is not None:

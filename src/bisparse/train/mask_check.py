@@ -31,15 +31,21 @@ class MaskCheck:
     holds: bool
 
 
-def check_masks(weights: Mapping[str, MaskedWeight]) -> tuple[MaskCheck, ...]:
-    """Check all weights of a sparsifier while it is attached (weights divided among processes: the own part)."""
-    return tuple(_check(weight) for weight in weights.values())
+def check_masks(weights: Mapping[str, MaskedWeight], *, at_most: bool = False) -> tuple[MaskCheck, ...]:
+    """Check all weights of a sparsifier while it is attached (weights divided among processes: the own part).
+
+    Args:
+        weights: by name.
+        at_most: patterns are upper limits.
+    """
+    return tuple(_check(weight, at_most) for weight in weights.values())
 
 
-def _check(weight: MaskedWeight) -> MaskCheck:
+def _check(weight: MaskedWeight, at_most: bool) -> MaskCheck:
     zero = not bool(weight.values[~weight.mask].count_nonzero())
     obeys = weight.sharding is not None or bool(
-        verify_mask(as_matrices(weight.mask.cpu(), weight.layout), weight.pattern).feasible
+        verify_mask(as_matrices(weight.mask.cpu(), weight.layout), weight.pattern, at_most=at_most).feasible
     )
     density = weight.mask.sum().item() / max(weight.mask.numel(), 1)
-    return MaskCheck(weight.name, weight.shape, str(weight.pattern), density, zero and obeys)
+    pattern = f"at most {weight.pattern}" if at_most else str(weight.pattern)
+    return MaskCheck(weight.name, weight.shape, pattern, density, zero and obeys)

@@ -91,13 +91,15 @@ class Schedule:
         """Whether the model is dense at this step."""
         return step < self.dense_until or (self.dense_from is not None and step >= self.dense_from)
 
+    def moves(self, step: int) -> bool:
+        """Whether masks may change right after this step."""
+        return not self.is_dense(step) and self.start <= step and (self.freeze is None or step <= self.freeze)
+
     def due(self, step: int) -> bool:
         """Whether masks are chosen right after this step (0: in ``prepare``)."""
         if step in (0, self.dense_until, self.dense_from):
             return True
-        if self.is_dense(step) or step < self.start or (self.freeze is not None and step > self.freeze):
-            return False
-        return (step - self.dense_until) % (self.every or 1) == 0
+        return self.moves(step) and (step - self.dense_until) % (self.every or 1) == 0
 
     def pattern(self, final: Pattern, step: int) -> Pattern | None:
         """The pattern that masks chosen at this step obey; ``None`` = every weight is kept."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from bisparse.train.masked_weight import MaskedWeight, hide_, reveal_
+
+if TYPE_CHECKING:
+    from bisparse.train.topology.topology import Topology
 
 __all__ = ["Rule", "Update", "shrink_"]
 
@@ -27,6 +30,7 @@ class Update:
         maximize: the optimizer climbs: gradients count with the opposite sign.
         scale: factor that the gradients still carry (a fused optimizer under a ``GradScaler`` divides by it
             itself); ``None`` = 1.
+        frozen: masks stay as they are after this step.
     """
 
     weights: Sequence[MaskedWeight]
@@ -34,6 +38,7 @@ class Update:
     weight_decay: float = 0.0
     maximize: bool = False
     scale: Tensor | None = None
+    frozen: bool = False
 
     @property
     def values(self) -> list[Tensor]:
@@ -59,14 +64,45 @@ class Update:
 class Rule:
     """Base of all rules: the straight-through estimator on W*E. Override what differs.
 
-    Rules have no state of their own; what belongs to a weight lives in :class:`MaskedWeight`. A rule acts
-    after gradients are reduced, unscaled and clipped, once for each optimizer step.
+    Rules have no state of their own; what belongs to a weight lives in :class:`MaskedWeight`, and what is trained
+    along with it in its ``learned``. A rule acts after gradients are reduced, unscaled and clipped, once for each
+    optimizer step.
 
     Attributes:
         hides_all: ``hidden`` holds all of W, not only what is dropped.
     """
 
     hides_all: ClassVar[bool] = False
+
+    def topology(self, chosen: Topology) -> Topology:
+        """The topology that goes with the rule.
+
+        Args:
+            chosen: what the user has asked for, or the default.
+
+        Raises:
+            ValueError: the two do not go together.
+        """
+        return chosen
+
+    def begin_(self, weight: MaskedWeight) -> None:
+        """Called once for each weight, before its first mask is chosen.
+
+        Raises:
+            ValueError: the rule cannot work with the weight.
+        """
+
+    def join(self, optimizer: Any, groups: Mapping[int, Sequence[MaskedWeight]], *, explicit: bool) -> None:
+        """Add to an optimizer what is trained along with weights; called when it is attached.
+
+        Args:
+            optimizer: that trains the weights.
+            groups: weights by index of their parameter group.
+            explicit: it calls no hooks.
+
+        Raises:
+            ValueError: the rule does not work with such an optimizer.
+        """
 
     def check(self, weight: MaskedWeight) -> None:
         """Raise where the rule cannot work with a weight; its first mask is chosen.
@@ -85,6 +121,18 @@ class Rule:
         """
         shrink_(update.hidden, update.learning_rate, update.weight_decay)
         self.reveal_(update.weights)
+
+    def settle_(self, weights: Sequence[MaskedWeight], optimizer: Any) -> None:
+        """Called after every step of an optimizer whose masks may still change, before new ones are chosen.
+
+        Args:
+            weights: masked ones of the optimizer; their parameters hold W.
+            optimizer: that made the step.
+        """
+
+    def measure(self, weights: Sequence[MaskedWeight]) -> dict[str, float]:  # noqa: ARG002
+        """Figures of some weights, by name, for :meth:`bisparse.Sparsifier.metrics`."""
+        return {}
 
     def reveal_(self, weights: Sequence[MaskedWeight]) -> None:
         """What the forward pass sees becomes W."""

@@ -63,16 +63,17 @@ class Projection(Topology):
         sharding, layout = weight.sharding, weight.layout
         clean = layout if sharding is None else sharding.local_layout(layout, pattern)
         if sharding is None or clean is not None:
-            return self._solve(weight, values, weight.mask, pattern, clean or layout)
+            return self.solve(weight, values, weight.mask, pattern, clean or layout)
         old = sharding.gather(weight.mask.byte()).bool()
-        whole = self._solve(weight, sharding.gather(values), old, pattern, layout)
+        whole = self.solve(weight, sharding.gather(values), old, pattern, layout)
         mask = None if whole.mask is None else sharding.scatter(whole.mask)
         forced = None if whole.forced is None else whole.forced / sharding.parts
         return Chosen(mask, whole.duals, forced)
 
-    def _solve(
+    def solve(
         self, weight: MaskedWeight, values: Tensor, old: Tensor, pattern: Pattern, layout: Layout
     ) -> Chosen:
+        """The best mask for the magnitudes of ``values``, an own part of the weight that is read as ``layout`` says."""
         if values.numel() == 0:
             return Chosen(torch.ones_like(values, dtype=torch.bool), forced=0.0)
         matrices = as_matrices(values, layout)
