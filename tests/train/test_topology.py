@@ -15,7 +15,7 @@ from bisparse.train.topology import Chosen, Projection
 class RigL(Topology):
     """Drop the smallest of the kept weights, grow where the dense gradient is largest; new weights start at 0."""
 
-    def look_(self, weight: MaskedWeight, *, due: bool) -> None:
+    def look_(self, weight: MaskedWeight, *, due: bool, scale: Tensor | None = None) -> None:
         if due and weight.gradient is not None:
             weight.extra["gradient"] = weight.gradient.abs()
 

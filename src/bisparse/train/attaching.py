@@ -96,4 +96,10 @@ def rebind_(weight: MaskedWeight, record: Record) -> None:
     weight.mask, weight.dropped = sharding.scatter(weight.mask), sharding.scatter(weight.dropped)
     weight.hidden = sharding.scatter(weight.hidden)
     weight.average = None if weight.average is None else sharding.scatter(weight.average)
+    if weight.fired is not None:
+        weight.fired = pack(sharding.scatter(unpack(weight.fired, weight.shape)))
+    weight.extra = {
+        key: sharding.scatter(tensor) if tensor.shape == weight.shape else tensor
+        for key, tensor in weight.extra.items()
+    }
     weight.sharding = sharding

@@ -60,6 +60,7 @@ class Binding:
         self.explicit = explicit
         self.seconds = 0.0
         self._rule, self._refresher = rule, refresher
+        rule.join(optimizer, self.groups, explicit=explicit)
         self._revealed = self._skipped = False
         self._depth = 0
         self._caller: FrameType | None = None
@@ -92,6 +93,8 @@ class Binding:
         for weight in self.weights:
             weight.follow()
         for update in self._updates(with_gradient=False):
+            seen = [weight for weight in update.weights if weight.parameter.grad is not None]
+            self._refresher.before_step(seen, update.scale)
             self._rule.catch_up_(update)
         self._close(started)
 
@@ -132,6 +135,8 @@ class Binding:
             self._close(time.perf_counter())
 
     def _close(self, started: float) -> None:
+        if moving := [w for w in self._masked() if self._moves(w)]:
+            self._rule.settle_(moving, self.optimizer)
         refreshed = self._refresher.after_step(self.weights, self.optimizer)
         self._hide()
         self.seconds += time.perf_counter() - started
@@ -153,6 +158,10 @@ class Binding:
     def _masked(self) -> list[MaskedWeight]:
         return [weight for weight in self.weights if not weight.is_dense]
 
+    def _moves(self, weight: MaskedWeight) -> bool:
+        """Whether the mask may change after the step that is under way."""
+        return self._refresher.schedule.moves(weight.steps + 1)
+
     def _reveal(self) -> None:
         self._rule.reveal_(self._masked())
         self._revealed = True
@@ -163,7 +172,7 @@ class Binding:
 
     def _apply(self) -> None:
         for update in self._updates(with_gradient=True):
-            self._refresher.before_step(update.weights)
+            self._refresher.before_step(update.weights, update.scale)
             self._rule.apply_(update)
 
     def _updates(self, *, with_gradient: bool) -> Iterator[Update]:
@@ -180,6 +189,7 @@ class Binding:
                     float(group.get("weight_decay", 0.0)),
                     bool(group.get("maximize", False)),
                     getattr(self.optimizer, "grad_scale", None),
+                    not self._moves(weights[0]),
                 )
 
     def _has_gradient(self, weight: MaskedWeight) -> bool:

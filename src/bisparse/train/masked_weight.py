@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bisparse.masks.result import Duals
 from bisparse.pattern import Pattern
+from bisparse.train.measures.bits import pack
 from bisparse.train.sharding import Sharding, local
 from bisparse.weights import Layout, Weight
 
@@ -28,6 +29,7 @@ class MaskedWeight:
         parameter_name: its name there.
         layout: how it is read as matrices.
         pattern: what its mask obeys in the end (a ramp may ask for less on the way).
+        prepared: the pattern of ``prepare``; a topology may move density from one weight to another.
         shape: of the whole weight.
         parameter: what the model and the optimizer see.
         mask: E as booleans, True = kept.
@@ -35,7 +37,10 @@ class MaskedWeight:
             as much; boolean elsewhere.
         hidden: what the parameter does not show; (1-E)*W for rules that mask.
         duals: potentials of the last solve, from which the next one starts.
-        extra: what a rule or topology keeps for this weight; the same on every process.
+        extra: what a rule or topology keeps for this weight; divided among processes like the weight where it has
+            the weight's shape, else the same on every process.
+        fired: every entry that a mask has kept so far, as packed bits; empty before the first mask.
+        learned: what a rule trains along with the weight, by name; the optimizer holds it too.
         average: moving average of W, where masks are learnt from one.
         sharding: how the weight is divided among processes; ``None`` = every process has it all.
         steps: completed optimizer steps.
@@ -50,6 +55,7 @@ class MaskedWeight:
     parameter_name: str
     layout: Layout
     pattern: Pattern
+    prepared: Pattern
     shape: tuple[int, ...]
     parameter: nn.Parameter
     mask: Tensor
@@ -57,6 +63,8 @@ class MaskedWeight:
     hidden: Tensor
     duals: Duals | None = None
     extra: dict[str, Tensor] = field(default_factory=dict)
+    fired: Tensor | None = None
+    learned: dict[str, nn.Parameter] = field(default_factory=dict)
     average: Tensor | None = None
     sharding: Sharding | None = None
     steps: int = 0
@@ -75,6 +83,7 @@ class MaskedWeight:
             parameter_name=weight.parameter_name,
             layout=weight.layout,
             pattern=pattern,
+            prepared=pattern,
             shape=tuple(weight.parameter.shape),
             parameter=weight.parameter,
             mask=torch.ones_like(values, dtype=torch.bool),
@@ -105,6 +114,11 @@ class MaskedWeight:
             self.mask.copy_(mask)
             self.dropped.copy_(mask.logical_not())
 
+    def fire_(self, mask: Tensor) -> None:
+        """Note what a mask keeps among all that was ever kept."""
+        bits = pack(mask)
+        self.fired = bits if self.fired is None else self.fired | bits
+
     def check_masked(self) -> None:
         """Raise, once, where the parameter is not masked.
 
@@ -131,7 +145,10 @@ class MaskedWeight:
         self.hidden = self.hidden.to(values)
         if self.average is not None:
             self.average = self.average.to(values)
+        for parameter in self.learned.values():
+            parameter.data = parameter.data.to(values.device)
         self.extra = {key: tensor.to(values.device) for key, tensor in self.extra.items()}
+        self.fired = None if self.fired is None else self.fired.to(values.device)
 
 
 def _stored(dropped: Tensor, like: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bisparse.train.masked_weight import MaskedWeight
 from bisparse.train.measures.clock import Clock
@@ -48,10 +49,10 @@ class Refresher:
             self.topology.observe_(weight)
         self._refresh(weights, None)
 
-    def before_step(self, weights: Sequence[MaskedWeight]) -> None:
-        """Gradients are as they came."""
+    def before_step(self, weights: Sequence[MaskedWeight], scale: Tensor | None) -> None:
+        """Gradients are as they came, apart from a ``GradScaler``'s factor."""
         for weight in weights:
-            self.topology.look_(weight, due=self.schedule.due(weight.steps + 1))
+            self.topology.look_(weight, due=self.schedule.due(weight.steps + 1), scale=scale)
 
     def after_step(self, weights: Sequence[MaskedWeight], optimizer: Any) -> bool:
         """A step is complete; parameters hold W. Returns whether masks were chosen."""
@@ -62,6 +63,10 @@ class Refresher:
         started = time.perf_counter()
         if due:
             self._refresh(due, optimizer)
+        if self.topology.continuous:
+            self._follow(
+                [w for w in weights if not self.schedule.due(w.steps) and self.schedule.moves(w.steps)]
+            )
         if weights[0] is self.lead:
             self._clock.tick(time.perf_counter() - started if due else 0.0)
         return bool(due)
@@ -79,20 +84,25 @@ class Refresher:
         return summary(self.weights, self.record, times, diversity=diversity)
 
     def _refresh(self, weights: Sequence[MaskedWeight], optimizer: Any) -> None:
-        for weight in weights:
-            pattern = self.schedule.pattern(weight.pattern, weight.steps)
-            try:
-                chosen = self.topology.choose(weight, pattern)
-            except ValueError as error:
-                raise ValueError(f"{weight.name}, step {weight.steps}: {error}") from error
+        patterns = [self.schedule.pattern(weight.pattern, weight.steps) for weight in weights]
+        choices = self.topology.choose_all(weights, patterns)
+        for weight, pattern, chosen in zip(weights, patterns, choices, strict=True):
             new = torch.ones_like(weight.mask) if chosen.mask is None else chosen.mask
             if pattern is not None or weight.refreshes:
+                weight.fire_(new)
                 self.record.add(weight, new, chosen.forced)
             weight.refreshes += pattern is not None
             self.topology.settle_(weight, weight.mask, new, optimizer)
-            weight.duals = chosen.duals or weight.duals
+            weight.pattern, weight.duals = chosen.pattern or weight.pattern, chosen.duals or weight.duals
             weight.set_mask(chosen.mask)
         self.record.close(max(weight.steps for weight in weights))
+
+    def _follow(self, weights: Sequence[MaskedWeight]) -> None:
+        """Choose masks that follow their weights, between two measures."""
+        patterns = [self.schedule.pattern(weight.pattern, weight.steps) for weight in weights]
+        for weight, chosen in zip(weights, self.topology.choose_all(weights, patterns), strict=True):
+            weight.duals = chosen.duals or weight.duals
+            weight.set_mask(chosen.mask)
 
     def __getstate__(self) -> dict[str, Any]:
         """Observers belong to the run, not to a copy of it."""

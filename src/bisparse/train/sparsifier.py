@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from bisparse.train.allocation import Allocation, resolve_allocation
 from bisparse.train.attaching import check_gradients, group_weights, plain_name, rebind_
 from bisparse.train.binding import Binding, bare_optimizer
 from bisparse.train.masked_weight import MaskedWeight
@@ -17,7 +19,7 @@ from bisparse.train.refresher import Refresher
 from bisparse.train.rules import Rule, resolve_rule
 from bisparse.train.schedule import Schedule
 from bisparse.train.state import load_sparsifier_state, sparsifier_state
-from bisparse.train.topology import Projection, Topology
+from bisparse.train.topology import Projection, Topology, resolve_topology
 from bisparse.weights import Layout, PatternChoice, Selectors, assign_patterns
 
 __all__ = ["Sparsifier"]
@@ -36,8 +38,9 @@ class Sparsifier:
     Args:
         pattern: ``"2:4t"``, ``"4:8"``, ``"unstructured:0.9"``, a pattern, or a mapping from selectors to
             patterns, of which the first that matches a weight counts.
-        rule: ``"sr-ste"``, ``"sr-ste-decoupled"``, ``"ste"``, ``"hard"``, or a ``Rule`` such as
-            ``SrSte(decay=6e-5)``.
+        rule: ``"sr-ste"``, ``"sr-ste-decoupled"``, ``"ste"``, ``"hard"``, ``"s-ste"``, ``"dst"``, or a ``Rule`` such
+            as ``SrSte(decay=6e-5)``; ``None`` = what goes with the topology: ``"sr-ste"``, and ``"hard"`` where it
+            evolves.
         update_every: optimizer steps between two choices of masks.
         schedule: when masks change and how dense they are, see :class:`bisparse.train.Schedule`.
             ``Schedule.static()`` keeps the masks of ``prepare``.
@@ -49,7 +52,10 @@ class Sparsifier:
         method: mask solver, see :func:`bisparse.solve_mask`.
         hysteresis: bonus for kept entries: they count 1 + ``hysteresis`` times when masks are chosen.
         average: learn masks from a moving average of W with this weight of the past.
-        topology: chooses masks in another way; ``method``, ``hysteresis`` and ``average`` are then its own.
+        topology: chooses masks in another way: ``"set"``, ``"rigl"``, ``"snfs"``, ``"static"``, or a ``Topology``;
+            ``method``, ``hysteresis`` and ``average`` are then its own.
+        allocation: divides unstructured sparsity among layers: ``"uniform"``, ``"er"``, ``"erk"``, or an
+            ``Allocation``; ``None`` = every layer as its pattern says.
         window: refreshes over which ``sad_window`` counts.
 
     Raises:
@@ -63,7 +69,7 @@ class Sparsifier:
         self,
         pattern: PatternChoice,
         *,
-        rule: str | Rule = "sr-ste",
+        rule: str | Rule | None = None,
         update_every: int = 40,
         schedule: Schedule | None = None,
         targets: Selectors | None = None,
@@ -72,7 +78,8 @@ class Sparsifier:
         method: str = "exact",
         hysteresis: float = 0.0,
         average: float | None = None,
-        topology: Topology | None = None,
+        topology: str | Topology | None = None,
+        allocation: str | Allocation | None = None,
         window: int = 10,
     ) -> None:
         if isinstance(update_every, bool) or not isinstance(update_every, int) or update_every < 1:
@@ -80,12 +87,15 @@ class Sparsifier:
         if window < 1:
             raise ValueError(f"window={window}: a window spans 1 or more refreshes")
         self.pattern = pattern
-        self.rule = resolve_rule(rule)
-        self._refresher = Refresher(
-            (schedule or Schedule()).with_default(update_every),
-            topology or Projection(method=method, hysteresis=hysteresis, average=average),
-            window,
+        schedule = (schedule or Schedule()).with_default(update_every)
+        chosen = resolve_topology(
+            Projection(method=method, hysteresis=hysteresis, average=average)
+            if topology is None
+            else topology
         )
+        self.rule = resolve_rule(chosen.rule if rule is None else rule)
+        self.allocation = None if allocation is None else resolve_allocation(allocation)
+        self._refresher = Refresher(schedule, self.rule.topology(chosen).under(schedule), window)
         self.left_out: dict[str, str] = {}
         self._choice = (targets, ignore, layouts)
         self._bindings: list[Binding] = []
@@ -129,7 +139,12 @@ class Sparsifier:
             model, self.pattern, targets, ignore, layouts, sharded=True
         )
         check_gradients(chosen)
+        if self.allocation is not None:
+            patterns = self.allocation.assign(chosen, patterns)
         weights = [MaskedWeight.of(w, plain_name(w.name), patterns[w.name]) for w in chosen]
+        for weight in weights:
+            self.topology.check(weight, self.rule)
+            self.rule.begin_(weight)
         self._refresher.choose_first(weights)
         for weight in weights:
             self.rule.check(weight)
@@ -187,6 +202,12 @@ class Sparsifier:
             if binding.explicit:
                 binding.finish()
 
+    def freeze(self) -> Self:
+        """Masks stay as they are from now on, as with ``Schedule(freeze=...)``; a resumed run has to call it again."""
+        steps = max((weight.steps for weight in self._refresher.weights), default=0)
+        self._refresher.schedule = replace(self._refresher.schedule, freeze=steps)
+        return self
+
     def squash_mask(self) -> nn.Module:
         """End: the model stays as it is, sparse under its ordinary names; hooks and dropped values are gone.
 
@@ -201,6 +222,8 @@ class Sparsifier:
         self._bindings = []
         for weight in self._refresher.weights:
             weight.hidden = weight.hidden.new_empty(0)
+            for parameter in weight.learned.values():
+                parameter.grad = None
             weight.duals = weight.average = None
         return self._model
 
@@ -239,7 +262,10 @@ class Sparsifier:
 
     def metrics(self) -> dict[str, Any]:
         """What the last refresh changed, in total and by layer, and what refreshes cost; see docs/train.md."""
-        return self._refresher.figures(diversity=True)
+        figures = self._refresher.figures(diversity=True)
+        for weight in self._refresher.weights:
+            figures["layers"].setdefault(weight.name, {}).update(self.rule.measure([weight]))
+        return figures | (self.rule.measure(self._refresher.weights) if self._refresher.weights else {})
 
     @property
     def history(self) -> list[dict[str, float]]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bisparse.masks.result import Duals
-from bisparse.pattern import TransposableNM
+from bisparse.pattern import TransposableNM, parse_pattern
 from bisparse.train.masked_weight import MaskedWeight
 from bisparse.train.measures.bits import pack, unpack
 from bisparse.train.measures.record import LayerFigures, Record
@@ -35,7 +35,8 @@ def sparsifier_state(weights: Sequence[MaskedWeight], record: Record, *, compact
 def _weight_state(weight: MaskedWeight, record: Record, compact: bool) -> dict[str, Any]:
     sharding, dropped = weight.sharding, weight.mask.logical_not()
     state: dict[str, Any] = {
-        "pattern": str(weight.pattern),
+        "pattern": str(weight.prepared),
+        "now": str(weight.pattern),
         "shape": list(weight.shape),
         "steps": weight.steps,
         "refreshes": weight.refreshes,
@@ -44,9 +45,11 @@ def _weight_state(weight: MaskedWeight, record: Record, compact: bool) -> dict[s
         "mask": _packed(pack(weight.mask), weight),
         "first": _packed(record.first.get(weight.name, pack(weight.mask)), weight),
         "opening": _packed(record.opening.get(weight.name, pack(weight.mask)), weight),
+        "fired": _packed(pack(weight.mask) if weight.fired is None else weight.fired, weight),
     }
     if compact and sharding is None:
-        state["values"] = weight.hidden[dropped]
+        if weight.hidden.any():  # a topology that forgets what it drops hides nothing
+            state["values"] = weight.hidden[dropped]
     else:
         state["hidden"] = weight.hidden.clone() if sharding is None else sharding.wrap(weight.hidden.clone())
     if weight.average is not None:
@@ -54,9 +57,18 @@ def _weight_state(weight: MaskedWeight, record: Record, compact: bool) -> dict[s
         state["average"] = average if sharding is None else sharding.wrap(average)
     if isinstance(weight.pattern, TransposableNM):
         state["duals"] = _duals_state(weight, weight.pattern)
+    if weight.learned:
+        state["learned"] = {key: tensor.detach().clone() for key, tensor in weight.learned.items()}
     if weight.extra:
-        state["extra"] = {key: tensor.clone() for key, tensor in weight.extra.items()}
+        state["extra"] = {key: _divided(tensor.clone(), weight) for key, tensor in weight.extra.items()}
     return state
+
+
+def _divided(tensor: Tensor, weight: MaskedWeight) -> Tensor:
+    """A tensor of the weight's shape is divided like it."""
+    if weight.sharding is None or tensor.shape != weight.mask.shape:
+        return tensor
+    return weight.sharding.wrap(tensor)
 
 
 def _dual_shardings(weight: MaskedWeight, pattern: TransposableNM) -> tuple[Sharding, Sharding] | None:
@@ -124,11 +136,22 @@ def _check(weights: Sequence[MaskedWeight], state: Mapping[str, Any]) -> None:
         )
     for name, weight in own.items():
         entry = saved[name]
-        if tuple(entry["shape"]) != weight.shape or entry["pattern"] != str(weight.pattern):
+        if tuple(entry["shape"]) != weight.shape or entry["pattern"] != str(weight.prepared):
             raise ValueError(
                 f"{name}: the state was saved for {entry['pattern']} on shape {tuple(entry['shape'])}, the model "
-                f"has {weight.pattern} on {weight.shape}; prepare the same model with the same pattern"
+                f"has {weight.prepared} on {weight.shape}; prepare the same model with the same pattern"
             )
+        _check_learned(weight, entry)
+
+
+def _check_learned(weight: MaskedWeight, state: Mapping[str, Any]) -> None:
+    own = {key: tuple(tensor.shape) for key, tensor in weight.learned.items()}
+    saved = {key: tuple(tensor.shape) for key, tensor in state.get("learned", {}).items()}
+    if own != saved:
+        raise ValueError(
+            f"{weight.name}: the state holds {saved or 'nothing'} that was trained along with the weight, the "
+            f"sparsifier has {own or 'nothing'}; prepare with the same rule"
+        )
 
 
 def _load_weight(weight: MaskedWeight, record: Record, state: Mapping[str, Any]) -> None:
@@ -136,6 +159,8 @@ def _load_weight(weight: MaskedWeight, record: Record, state: Mapping[str, Any])
     weight.set_mask(None if state["is_dense"] else mask)
     if "values" in state:
         weight.hidden.copy_(_expanded(weight, state))
+    elif "hidden" not in state:
+        weight.hidden.zero_()
     else:
         weight.hidden.copy_(_part(state["hidden"], weight.sharding))
     weight.checked = False
@@ -143,7 +168,14 @@ def _load_weight(weight: MaskedWeight, record: Record, state: Mapping[str, Any])
     weight.average = _part(state["average"], weight.sharding).clone() if "average" in state else None
     weight.duals = _load_duals(weight, state["duals"]) if "duals" in state else None
     device = weight.values.device
-    weight.extra = {key: tensor.to(device, copy=True) for key, tensor in state.get("extra", {}).items()}
+    for key, parameter in weight.learned.items():
+        parameter.copy_(state["learned"][key])
+    weight.extra = {
+        key: _part(extra, weight.sharding if extra.shape == weight.shape else None).to(device, copy=True)
+        for key, extra in state.get("extra", {}).items()
+    }
+    weight.pattern = parse_pattern(state.get("now", state["pattern"]))
+    weight.fired = pack(_mask(weight, state.get("fired", state["mask"]))) if weight.refreshes else None
     if weight.refreshes:
         record.first[weight.name] = pack(_mask(weight, state["first"]))
         record.opening[weight.name] = pack(_mask(weight, state["opening"]))

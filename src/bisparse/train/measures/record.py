@@ -27,6 +27,9 @@ class LayerFigures:
         forced: those of ``sad`` that the column constraint decided; the others follow the magnitudes.
         kept_magnitude: sum of absolute W that the mask keeps.
         magnitude: sum of absolute W.
+        kept_before: how many entries the mask before kept.
+        kept_first: how many the first mask kept.
+        explored: how many any mask has kept so far.
     """
 
     entries: float = 0.0
@@ -37,9 +40,17 @@ class LayerFigures:
     forced: float = 0.0
     kept_magnitude: float = 0.0
     magnitude: float = 0.0
+    kept_before: float = 0.0
+    kept_first: float = 0.0
+    explored: float = 0.0
 
     def to_dict(self) -> dict[str, float]:
-        """Raw counts, and the same as shares of all entries."""
+        """Raw counts, and the same as shares of all entries.
+
+        ``edge_distance`` is the share of edges that two masks A and B do not have in common, |A xor B| / (|A| + |B|):
+        0 for equal, 1 for disjoint ones. ``explored`` is the in-time over-parameterisation rate R_s of Liu et al. 2021
+        (arXiv 2102.02887): the share of entries that any mask has kept so far.
+        """
         entries = max(self.entries, 1.0)
         return {
             "entries": self.entries,
@@ -52,6 +63,9 @@ class LayerFigures:
             "flip_rate_window": self.sad_window / entries,
             "flips_forced": self.forced,
             "flips_magnitude": self.sad - self.forced,
+            "edge_distance": self.sad / max(self.kept + self.kept_before, 1.0),
+            "edge_distance_from_start": self.sad_from_start / max(self.kept + self.kept_first, 1.0),
+            "explored": self.explored / entries,
             "kept_magnitude": self.kept_magnitude / self.magnitude if self.magnitude else 1.0,
         }
 
@@ -83,7 +97,7 @@ class Record:
     @torch.no_grad()
     def add(self, weight: MaskedWeight, new: Tensor, forced: float | None) -> None:
         """Compare a new mask with the old ones, while ``weight`` still has the old mask and its parameter
-        holds W.
+        holds W; what the new one keeps has been noted in ``weight.fired``.
         """
         name, old, values = weight.name, weight.mask, weight.values
         if name not in self.first:
@@ -91,15 +105,20 @@ class Record:
             old = new
         elif (weight.refreshes - 1) % self.window == 0:
             self.opening[name] = pack(old)
-        others = (old, unpack(self.first[name], new.shape), unpack(self.opening[name], new.shape))
+        first, fired = (
+            unpack(bits, new.shape)
+            for bits in (self.first[name], pack(new) if weight.fired is None else weight.fired)
+        )
+        others = (old, first, unpack(self.opening[name], new.shape))
         counts = [count(mask) for mask in (new, *(new ^ other for other in others))]
+        edges = [count(mask) for mask in (old, first, fired)]
         magnitude = values.abs()
         whole, kept = magnitude.sum(), magnitude.mul_(new).sum()
         forced = 0.0 if old is new else forced or 0.0
         figures = torch.stack(
             [
                 torch.as_tensor(x, device=values.device, dtype=torch.float64)
-                for x in (new.numel(), *counts, forced, kept, whole)
+                for x in (new.numel(), *counts, forced, kept, whole, *edges)
             ]
         )
         if weight.sharding is not None:

@@ -1,8 +1,67 @@
-"""Which entries a weight keeps: one small file each."""
+"""Which entries a weight keeps: one small file each, and one line in the table."""
 
 from __future__ import annotations
 
+from bisparse.train.topology.drop import DROPS, Drop
+from bisparse.train.topology.evolve import Evolve
+from bisparse.train.topology.fraction import Fraction
+from bisparse.train.topology.grow import GROWS, Grow
+from bisparse.train.topology.importance import Importance
+from bisparse.train.topology.newborn import Newborn
 from bisparse.train.topology.projection import Projection
+from bisparse.train.topology.redistribution import REDISTRIBUTIONS, Redistribution
+from bisparse.train.topology.rigl import RigL
+from bisparse.train.topology.set import Set
+from bisparse.train.topology.snfs import Snfs
+from bisparse.train.topology.static import Static
 from bisparse.train.topology.topology import Chosen, Topology
 
-__all__ = ["Chosen", "Projection", "Topology"]
+__all__ = [
+    "DROPS",
+    "GROWS",
+    "REDISTRIBUTIONS",
+    "TOPOLOGIES",
+    "Chosen",
+    "Drop",
+    "Evolve",
+    "Fraction",
+    "Grow",
+    "Importance",
+    "Newborn",
+    "Projection",
+    "Redistribution",
+    "RigL",
+    "Set",
+    "Snfs",
+    "Static",
+    "Topology",
+    "resolve_topology",
+]
+
+TOPOLOGIES: dict[str, Topology] = {
+    "projection": Projection(),
+    "static": Static(),
+    "set": Set(),
+    "rigl": RigL(),
+    "snfs": Snfs(),
+}
+
+
+def resolve_topology(topology: str | Topology) -> Topology:
+    """A topology by name, or the topology itself.
+
+    Raises:
+        TypeError: neither text nor a topology.
+        ValueError: an unknown name.
+    """
+    if isinstance(topology, Topology):
+        return topology
+    if not isinstance(topology, str):
+        raise TypeError(
+            f"a topology is text or a Topology, got {type(topology).__name__}; choose one of {', '.join(TOPOLOGIES)}"
+        )
+    if topology.lower() not in TOPOLOGIES:
+        raise ValueError(
+            f"unknown topology {topology!r}; choose one of {', '.join(TOPOLOGIES)}, or pass a Topology"
+        )
+    return TOPOLOGIES[topology.lower()]
