@@ -25,6 +25,7 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "resnet20": ("bisparse.zoo.resnet_cifar", "resnet_cifar", {"depth": 20}),
     "resnet32": ("bisparse.zoo.resnet_cifar", "resnet_cifar", {"depth": 32}),
     "resnet56": ("bisparse.zoo.resnet_cifar", "resnet_cifar", {"depth": 56}),
+    "lstm": ("bisparse.zoo.lstm", "lstm_classifier", {}),
     "gpt": ("bisparse.zoo.gpt", "gpt", {}),
 }
 

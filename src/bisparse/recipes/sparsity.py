@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, PlainValidator
 
 from bisparse.pattern import parse_pattern
 from bisparse.recipes.base import Section
+from bisparse.recipes.dst import DstRule
 from bisparse.train.rules import RULES, Rule, SrSte
 from bisparse.train.schedule import Ramp, Schedule
 from bisparse.train.topology import Projection, Topology
@@ -57,7 +58,7 @@ class SrSteRule(Section):
 
 
 RuleChoice: TypeAlias = Annotated[
-    Annotated[PlainRule | SrSteRule, Field(discriminator="name")], BeforeValidator(_named)
+    Annotated[PlainRule | SrSteRule | DstRule, Field(discriminator="name")], BeforeValidator(_named)
 ]
 
 

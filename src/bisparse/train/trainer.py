@@ -124,9 +124,9 @@ class Trainer:
         if options.channels_last:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._optimizer = self.optimizer.build(self.model)
-        self._rates = [group["lr"] for group in self._optimizer.param_groups]
         if self.sparsifier is not None:
             self.sparsifier.prepare(self.model, self._optimizer)
+        self._rates = [group["lr"] for group in self._optimizer.param_groups]
         cuda = [processes.device] if processes.device.type == "cuda" else None
         joint = DistributedDataParallel(self.model, cuda) if processes.world > 1 else self.model
         self._runner: nn.Module = torch.compile(joint) if options.compile else joint  # type: ignore[assignment]
@@ -260,7 +260,8 @@ class Trainer:
         measures: Mapping[str, Any] = {}
         masks: tuple[MaskCheck, ...] = ()
         if self.sparsifier is not None:
-            measures, masks = self.sparsifier.metrics(), check_masks(self.sparsifier.weights)
+            at_most = self.sparsifier.topology.at_most
+            measures, masks = self.sparsifier.metrics(), check_masks(self.sparsifier.weights, at_most=at_most)
             self.sparsifier.squash_mask()
         self.model.eval()
         report = TrainReport.of(self, self.evaluate(), self.evaluate("test"), measures, masks)
