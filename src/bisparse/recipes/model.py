@@ -25,6 +25,7 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "resnet20": ("bisparse.zoo.resnet_cifar", "resnet_cifar", {"depth": 20}),
     "resnet32": ("bisparse.zoo.resnet_cifar", "resnet_cifar", {"depth": 32}),
     "resnet56": ("bisparse.zoo.resnet_cifar", "resnet_cifar", {"depth": 56}),
+    "sparse-mlp": ("bisparse.nn.sparse_mlp", "SparseMLP", {}),
     "lstm": ("bisparse.zoo.lstm", "lstm_classifier", {}),
     "gpt": ("bisparse.zoo.gpt", "gpt", {}),
 }
@@ -84,7 +85,7 @@ class ModelSection(Section):
     def _call(self, function: Callable[..., nn.Module], fixed: Mapping[str, Any]) -> nn.Module:
         try:
             return function(**{**fixed, **self.options})
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise RecipeError(f"model.options: {error}") from error
 
 

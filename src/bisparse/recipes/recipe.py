@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 from bisparse.recipes.base import Section
 from bisparse.recipes.data import DataSection
 from bisparse.recipes.errors import explain
+from bisparse.recipes.evolution import EvolutionChoice
 from bisparse.recipes.filters import FiltersSection
 from bisparse.recipes.model import ModelSection
 from bisparse.recipes.optimization import LearningRateSection, LoopSection, OptimizerSection
@@ -37,6 +38,7 @@ class Recipe(Section):
         rule: how gradients reach masked weights.
         schedule: when masks change.
         topology: how masks are chosen.
+        evolution: how connections of truly sparse layers change; ``None`` = they stay.
         targets: which weights; ``None`` = all that the library knows.
         ignore: which not; ``None`` protects the first convolution, the last classifier and embeddings.
         optimizer: with what.
@@ -56,6 +58,7 @@ class Recipe(Section):
     rule: RuleChoice = SrSteRule(name="sr-ste")
     schedule: ScheduleChoice = ScheduleSection()
     topology: TopologyChoice | None = None
+    evolution: EvolutionChoice | None = None
     targets: list[str] | None = None
     ignore: list[str] | None = None
     optimizer: OptimizerSection = OptimizerSection()

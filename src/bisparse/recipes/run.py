@@ -7,8 +7,11 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from bisparse.pattern import parse_pattern
+from bisparse.recipes.errors import RecipeError
+from bisparse.recipes.evolution import EvolutionChoice
 from bisparse.recipes.output import claim_output, write_results
 from bisparse.recipes.recipe import Recipe
 from bisparse.timing import torch_threads
@@ -17,6 +20,7 @@ from bisparse.train.examples import DataParts
 from bisparse.train.objective import CrossEntropy, Objective, own_loss
 from bisparse.train.processes import Processes, joined
 from bisparse.train.run_log import RunLog
+from bisparse.train.sparse_layers import sparse_layers
 from bisparse.train.sparsifier import Sparsifier
 from bisparse.train.tensorboard import TensorBoardLog
 from bisparse.train.train_options import TrainOptions
@@ -75,6 +79,8 @@ def make_trainer(recipe: Recipe, processes: Processes, callbacks: Sequence[Callb
     model = recipe.model.build(recipe.seed)
     if recipe.filters is not None:
         callbacks = [*callbacks, recipe.filters.remove(model, data.train, recipe.seed)]
+    if recipe.evolution is not None:
+        callbacks = [*_evolution(recipe.evolution, model), *callbacks]
     steps = max(min(len(data.train) // recipe.batch, loop.steps_per_epoch or 10**12), 1)
     return Trainer(
         model,
@@ -88,6 +94,14 @@ def make_trainer(recipe: Recipe, processes: Processes, callbacks: Sequence[Callb
         Path(recipe.output),
         processes,
     )
+
+
+def _evolution(section: EvolutionChoice, model: nn.Module) -> list[Callback]:
+    if not sparse_layers(model):
+        raise RecipeError(
+            "evolution: the model has no truly sparse layers; name sparse-mlp, or use pattern and topology"
+        )
+    return section.callbacks()
 
 
 def make_sparsifier(recipe: Recipe) -> Sparsifier | None:

@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import nn
 
+from bisparse.nn.sparse_linear import SparseLinear
+
 __all__ = ["OptimizerSpec"]
 
 
@@ -18,7 +20,7 @@ class OptimizerSpec:
     Attributes:
         name: ``sgd``, ``adam`` (decay coupled, as L2) or ``adamw`` (decay decoupled).
         lr: learning rate.
-        weight_decay: on parameters of two or more dimensions; never on biases and norms.
+        weight_decay: on parameters of two or more dimensions and values of sparse layers; never on biases and norms.
         momentum: of ``sgd``.
         nesterov: of ``sgd``.
         betas: of ``adam`` and ``adamw``.
@@ -41,9 +43,14 @@ class OptimizerSpec:
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         """The optimizer of all parameters that need a gradient."""
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        sparse = {id(layer.values) for layer in model.modules() if isinstance(layer, SparseLinear)}
+        decays = [parameter.dim() >= 2 or id(parameter) in sparse for parameter in trained]
         groups = [
-            {"params": [p for p in trained if p.dim() >= 2], "weight_decay": self.weight_decay},
-            {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
+            {
+                "params": [p for p, d in zip(trained, decays, strict=True) if d],
+                "weight_decay": self.weight_decay,
+            },
+            {"params": [p for p, d in zip(trained, decays, strict=True) if not d], "weight_decay": 0.0},
         ]
         groups = [group for group in groups if group["params"]]
         if self.name == "sgd":

@@ -45,6 +45,15 @@ class Processes:
             dist.all_reduce(values)
         return values.cpu()
 
+    def gathered(self, values: Tensor) -> list[Tensor]:
+        """The tensors of all processes, in order; of the same shape everywhere."""
+        if self.world == 1:
+            return [values]
+        values = values.to(self.device).contiguous()
+        copies = [torch.empty_like(values) for _ in range(self.world)]
+        dist.all_gather(copies, values)
+        return copies
+
 
 @contextmanager
 def joined(device: str = "auto") -> Iterator[Processes]:

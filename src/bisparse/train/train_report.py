@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bisparse.report import Column, Table, counted, to_plain
+from bisparse.train.sparse_layers import SparseLayer, sparse_layers
 
 if TYPE_CHECKING:
     from bisparse.train.evaluation import Totals
@@ -29,6 +30,7 @@ class TrainReport:
         measures: of the sparsifier at its end (see :meth:`bisparse.Sparsifier.metrics`); empty for dense training.
         masks: every sparse weight, and whether it obeys its pattern; empty for dense training.
         rows: the log by epoch.
+        layers: truly sparse layers and their connections; empty where there are none.
     """
 
     steps: int
@@ -38,20 +40,13 @@ class TrainReport:
     measures: Mapping[str, Any] = field(default_factory=dict)
     masks: tuple[MaskCheck, ...] = ()
     rows: tuple[Mapping[str, Any], ...] = ()
+    layers: tuple[SparseLayer, ...] = ()
 
     @property
     def notes(self) -> list[str]:
         """What is sparse, in words."""
-        if not self.masks:
-            return ["dense"]
-        failed = [mask.name for mask in self.masks if not mask.holds]
-        patterns = ", ".join(sorted({mask.pattern for mask in self.masks}))
-        told = counted(len(self.masks), "weight", "weights")
-        if failed:
-            return [
-                f"{told} of {patterns}, NOT obeyed by {counted(len(failed), 'weight', 'weights')}: {failed[0]} ..."
-            ]
-        return [f"{told} of {patterns}, verified"]
+        told = [_layers_told(self.layers)] if self.layers else []
+        return told + ([_masks_told(self.masks)] if self.masks else []) or ["dense"]
 
     @classmethod
     def of(
@@ -66,7 +61,7 @@ class TrainReport:
         found = {"validation": validation, "test": test}
         parts = {name: totals for name, totals in found.items() if totals is not None}
         numbers = (trainer.step, trainer.options.epochs, trainer.seconds)
-        return cls(*numbers, parts, measures, tuple(masks), tuple(trainer.rows))
+        return cls(*numbers, parts, measures, tuple(masks), tuple(trainer.rows), sparse_layers(trainer.model))
 
     @property
     def final(self) -> dict[str, float]:
@@ -92,6 +87,7 @@ class TrainReport:
             "measures": to_plain(self.measures),
             "rows": to_plain(list(self.rows)),
             "masks": [asdict(mask) for mask in self.masks],
+            "layers": [asdict(layer) for layer in self.layers],
             "notes": self.notes,
         }
         return plain
@@ -120,3 +116,19 @@ class TrainReport:
         from bisparse.train.train_picture import draw_run
 
         return draw_run(self.rows, Path(path))
+
+
+def _layers_told(layers: Sequence[SparseLayer]) -> str:
+    exist = sum(layer.connections for layer in layers)
+    possible = sum(layer.shape[0] * layer.shape[1] for layer in layers)
+    told = counted(len(layers), "truly sparse layer", "truly sparse layers")
+    return f"{told}, {exist:,} of {possible:,} weights ({exist / possible:.2%})"
+
+
+def _masks_told(masks: Sequence[MaskCheck]) -> str:
+    failed = [mask.name for mask in masks if not mask.holds]
+    patterns = ", ".join(sorted({mask.pattern for mask in masks}))
+    told = f"{counted(len(masks), 'weight', 'weights')} of {patterns}"
+    if failed:
+        return f"{told}, NOT obeyed by {counted(len(failed), 'weight', 'weights')}: {failed[0]} ..."
+    return f"{told}, verified"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -11,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from bisparse.train.callback import Callback, LogRow
 from bisparse.train.evaluation import Totals, evaluate
 from bisparse.train.examples import Batch, DataParts, shuffled
+from bisparse.train.joint_model import joint_model
 from bisparse.train.learning_rate import LearningRate
 from bisparse.train.loading import Request, load, moved
 from bisparse.train.mask_check import MaskCheck, check_masks
@@ -23,6 +24,7 @@ from bisparse.train.objective import CrossEntropy, Objective
 from bisparse.train.optimizers import OptimizerSpec
 from bisparse.train.processes import Processes
 from bisparse.train.run_state import load_run_state, save_run_state
+from bisparse.train.sparse_layers import sparse_layers
 from bisparse.train.train_options import TrainOptions
 from bisparse.train.train_report import TrainReport
 
@@ -86,6 +88,7 @@ class Trainer:
         self._prepare()
         if resume and self.output is not None and (path := self.output / "checkpoint.pt").is_file():
             self._load(load_run_state(path))
+        self.wrap()
         for callback in self.callbacks:
             callback.on_start(self)
         while self.step < self.total_steps:
@@ -102,6 +105,11 @@ class Trainer:
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
         return self.options.epochs * self.steps_per_epoch
+
+    @property
+    def built_optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer with its parameters and state, from the start of training on."""
+        return self._optimizer
 
     def evaluate(self, part: Literal["validation", "test"] = "validation") -> Totals | None:
         """Loss and accuracy on held-out or test examples; ``None`` where there are no test examples."""
@@ -127,12 +135,16 @@ class Trainer:
         if self.sparsifier is not None:
             self.sparsifier.prepare(self.model, self._optimizer)
         self._rates = [group["lr"] for group in self._optimizer.param_groups]
-        cuda = [processes.device] if processes.device.type == "cuda" else None
-        joint = DistributedDataParallel(self.model, cuda) if processes.world > 1 else self.model
-        self._runner: nn.Module = torch.compile(joint) if options.compile else joint  # type: ignore[assignment]
-        self._joint = joint
+        self._runner = self._joint = self.model
         self._scaler = torch.amp.GradScaler(processes.device.type, enabled=options.precision == "float16")
         self._running = Totals()
+
+    def wrap(self) -> None:
+        """Wrap the model for processes and the compiler: at the start, and when a parameter has changed its size."""
+        self._runner = self._joint = self.model
+        gc.collect()  # the old wrapper remembers the old sizes
+        self._joint = joint_model(self.model, self.processes)
+        self._runner = torch.compile(self._joint) if self.options.compile else self._joint  # type: ignore[assignment]
 
     def _precision(self) -> Any:
         dtype = _DTYPES.get(self.options.precision)
@@ -214,6 +226,8 @@ class Trainer:
         row |= {"lr": self._optimizer.param_groups[0]["lr"], "seconds": round(self.seconds, 3)}
         if self.sparsifier is not None:
             row |= {name: value for name, value in self.sparsifier.metrics().items() if _is_number(value)}
+        if layers := sparse_layers(self.model):
+            row["connections"] = sum(layer.connections for layer in layers)
         self._running = Totals()
         self.rows.append(row)
         for callback in self.callbacks:
