@@ -54,16 +54,31 @@ class View:
 
 
 def view(weight: MaskedWeight, seed: int, signals: Mapping[str, Tensor]) -> View:
-    """Gather what a refresh needs. A collective where the weight is divided among processes."""
-    found = {name: _whole(weight, tensor) for name, tensor in signals.items()}
+    """Gather what a refresh needs. A collective where the weight is divided among processes.
+
+    Raises:
+        ValueError: a weight, gradient or momentum that is not finite; names the first position.
+    """
+    found = {name: _whole(weight, tensor) for name, tensor in {"weight": weight.values, **signals}.items()}
+    for name, tensor in found.items():
+        _check_finite(name, tensor)
     return View(
         weight,
-        _whole(weight, weight.values),
+        found["weight"],
         _whole(weight, weight.mask.byte()).bool(),
         found.get("gradient"),
         found.get("momentum"),
         seed,
     )
+
+
+def _check_finite(name: str, tensor: Tensor) -> None:
+    wrong = tensor.isfinite().logical_not()
+    if wrong.any():
+        place = wrong.nonzero()[0].tolist()
+        raise ValueError(
+            f"the {name} at {place} is {tensor[tuple(place)].item()}: find where it arose, or lower the learning rate"
+        )
 
 
 def _whole(weight: MaskedWeight, part: Tensor) -> Tensor:
