@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from bisparse.masks.verify import Verification, verify_mask
     from bisparse.pattern import NM, Pattern, TransposableNM, Unstructured, parse_pattern
     from bisparse.train.sparsifier import Sparsifier
+    from bisparse.train.suggest import suggest_patterns
 
 __version__ = "0.1.0"
 
@@ -94,6 +95,7 @@ _HOME = {
     "save_packed": "bisparse.files.packed.save",
     "sequential_diversity": "bisparse.diversity",
     "solve_mask": "bisparse.masks.solve",
+    "suggest_patterns": "bisparse.train.suggest",
     "to_dense": "bisparse.export.dense",
     "to_semi_structured": "bisparse.export.semi_structured",
     "unpack_file": "bisparse.files.packed.files",
@@ -146,6 +148,7 @@ __all__ = [
     "save_packed",
     "sequential_diversity",
     "solve_mask",
+    "suggest_patterns",
     "to_dense",
     "to_semi_structured",
     "unpack_file",

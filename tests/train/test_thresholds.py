@@ -121,8 +121,9 @@ def test_target_pulls_harder_the_further_away() -> None:
     assert target.factor(0.1, 5) == pytest.approx(1.0)
     assert target.factor(0.2, 5) == pytest.approx(4.0)
     assert target.factor(0.05, 5) == pytest.approx(0.25)
-    assert 0.0 < target.factor(0.0, 5) < 1e-4
-    assert target.factor(1.0, 0) < Target(0.1, gain=30.0).factor(1.0, 0) < 1e6
+    assert target.factor(0.0, 5) == pytest.approx(1 / 20)
+    assert target.factor(1.0, 0) == pytest.approx(20.0)
+    assert Target(0.1, gain=2.0, limit=1e3).factor(1.0, 0) == pytest.approx(100.0)
 
 
 def test_target_along_a_ramp() -> None:
@@ -132,7 +133,10 @@ def test_target_along_a_ramp() -> None:
     assert target.at(25) == 0.1
 
 
-@pytest.mark.parametrize("numbers", [{"density": 0.0}, {"density": 1.0}, {"density": 0.5, "gain": 0.0}])
+@pytest.mark.parametrize(
+    "numbers",
+    [{"density": 0.0}, {"density": 1.0}, {"density": 0.5, "gain": 0.0}, {"density": 0.5, "limit": 1.0}],
+)
 def test_target_out_of_range(numbers: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"density=|gain="):
+    with pytest.raises(ValueError, match=r"density=|gain=|limit="):
         Target(**numbers)

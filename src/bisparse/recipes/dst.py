@@ -37,11 +37,12 @@ class TargetSection(Section):
     begin: int = Field(default=0, ge=0, description="step at which the wanted share begins to fall from 1")
     end: int | None = Field(default=None, ge=1, description="step from which it is density; null: at once")
     gain: float = Field(default=10.0, gt=0)
+    limit: float = Field(default=20.0, gt=1, description="alpha changes by at most this factor")
 
     def build(self) -> Target:
         """As the rule takes it."""
         ramp = None if self.end is None else Ramp(self.begin, self.end)
-        return Target(self.density, ramp, self.gain)
+        return Target(self.density, ramp, self.gain, self.limit)
 
 
 class DstRule(Section):

@@ -9,8 +9,6 @@ from bisparse.train.schedule import Ramp
 
 __all__ = ["Target"]
 
-_LARGEST = 12.0  # of the exponent: alpha stays within a factor of 160 000
-
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -24,20 +22,25 @@ class Target:
         density: share that is wanted, of all weights of one optimizer together.
         ramp: on the way there, along a curve; ``None`` = at once.
         gain: exponent.
+        limit: alpha is changed by at most this factor, up or down; without a limit, thresholds would rush past
+            everything where the share that is left is far from what is wanted.
 
     Raises:
-        ValueError: ``density`` outside (0, 1), or ``gain`` not positive.
+        ValueError: ``density`` outside (0, 1), ``gain`` not positive, or ``limit`` not above 1.
     """
 
     density: float
     ramp: Ramp | None = None
     gain: float = 10.0
+    limit: float = 20.0
 
     def __post_init__(self) -> None:
         if not 0.0 < self.density < 1.0:
             raise ValueError(f"density={self.density}: a share of kept weights strictly between 0 and 1")
         if not self.gain > 0.0:
             raise ValueError(f"gain={self.gain}: must be positive")
+        if not self.limit > 1.0:
+            raise ValueError(f"limit={self.limit}: must be above 1")
 
     def at(self, step: int) -> float:
         """Share that is wanted after a step."""
@@ -46,4 +49,5 @@ class Target:
     def factor(self, density: float, step: int) -> float:
         """By what alpha is multiplied where this share is left after a step."""
         error = math.log(max(density, 1e-12) / self.at(step))
-        return math.exp(min(max(self.gain * error, -_LARGEST), _LARGEST))
+        largest = math.log(self.limit)
+        return math.exp(min(max(self.gain * error, -largest), largest))
