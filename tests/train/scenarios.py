@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from tests.train import divided
+from tests.train import divided, thresholded
 from tests.train import two_processes as copies
 
 SCENARIOS: dict[str, Callable[[int, Path], dict[str, Any]]] = {
@@ -27,15 +28,17 @@ SCENARIOS: dict[str, Callable[[int, Path], dict[str, Any]]] = {
     "hybrid": divided.hybrid,
     "tensor parallel": divided.tensor_parallel,
     "zero": copies.zero,
+    "thresholds": thresholded.together,
+    "thresholds, divided": thresholded.divided,
 }
 
 
-def work(rank: int, folder: str) -> None:
-    """Run every scenario and write its result."""
+def work(rank: int, folder: str, module: str = __name__) -> None:
+    """Run every scenario of a module and write its result."""
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=120)
     )
-    for name, scenario in SCENARIOS.items():
+    for name, scenario in import_module(module).SCENARIOS.items():
         torch.save(scenario(rank, Path(folder)), Path(folder) / f"{name}.{rank}.pt")
     dist.destroy_process_group()
