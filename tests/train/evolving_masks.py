@@ -80,7 +80,7 @@ def fsdp_checkpoint(name: str, rank: int, folder: Path) -> dict[str, Any]:
     train(model, optimizer, share_of(rank), steps=range(3))
     saved = {"model": model.state_dict(), "sparsifier": sparse.state_dict(compact=False)}
     dcp.save(saved, checkpoint_id=folder / f"evolving {name}")
-    inner = {key: value for key, value in optimizer.state_dict().items()}
+    inner = dict(optimizer.state_dict())
     inner["state"] = {k: {n: t.clone() for n, t in s.items()} for k, s in inner["state"].items()}
     train(model, optimizer, share_of(rank), steps=range(3, STEPS))
 

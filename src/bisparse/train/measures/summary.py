@@ -9,7 +9,9 @@ from typing import Any
 import torch
 
 from bisparse.diversity import mask_diversity
+from bisparse.pattern import Unstructured
 from bisparse.train.masked_weight import MaskedWeight
+from bisparse.train.measures.neurons import neurons
 from bisparse.train.measures.record import Record
 from bisparse.weights import as_matrices
 
@@ -21,7 +23,8 @@ def summary(
 ) -> dict[str, Any]:
     """Totals, times, and ``layers``: the same figures by weight name.
 
-    ``mask_diversity_log10`` is the logarithm of the number of masks that the pattern allows.
+    ``mask_diversity_log10`` is the logarithm of the number of masks that the pattern allows. With it, unstructured
+    layers get the degrees of their neurons (of the whole weight: where processes have parts, not at all).
     """
     layers: dict[str, dict[str, Any]] = {}
     for weight in weights:
@@ -29,6 +32,7 @@ def summary(
             figures: dict[str, Any] = record.layers[weight.name].to_dict()
             if diversity:
                 figures["mask_diversity_log10"] = mask_diversity(weight.pattern, _matrix_shape(weight)).log10
+                figures |= _degrees(weight)
             layers[weight.name] = {"pattern": str(weight.pattern), **figures}
     logarithms = [layer.get("mask_diversity_log10", 0.0) for layer in layers.values()]
     return {
@@ -39,6 +43,12 @@ def summary(
         **times,
         "layers": layers,
     }
+
+
+def _degrees(weight: MaskedWeight) -> dict[str, float]:
+    if weight.sharding is not None or not isinstance(weight.pattern, Unstructured):
+        return {}
+    return neurons(weight.values, weight.mask, weight.layout).to_dict()
 
 
 def _matrix_shape(weight: MaskedWeight) -> tuple[int, ...]:
