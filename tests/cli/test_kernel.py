@@ -61,6 +61,22 @@ def test_the_report_is_printed_and_written(folder: Path) -> None:
     report = json.loads((folder / "kernel" / "report.json").read_text())
     assert [statement["name"] for statement in report["statements"]][3] == "ridge, all layers"
     assert (folder / "kernel" / "spectra.png").stat().st_size > 10_000
+    assert {path.name for path in (folder / "kernel").iterdir()} == {
+        "report.json",
+        "spectra.png",
+    }  # no drafts
+
+
+def test_a_report_that_cannot_be_written_is_one_clear_line(folder: Path) -> None:
+    Path("taken").write_text("a file")
+    code, _, errors = run("net.pt", "--data", "data.npz", "--rows", "10", "-o", "taken")
+    assert code == 2
+    assert "cannot write taken" in errors
+    Path("old/report.json.partial").mkdir(parents=True)  # in the way of the draft
+    Path("old/report.json").write_text("old")
+    code, _, errors = run("net.pt", "--data", "data.npz", "--rows", "10", "-o", "old")
+    assert code == 2
+    assert (folder / "old" / "report.json").read_text() == "old"
 
 
 def test_entry_points_json_and_held_out_errors(folder: Path) -> None:

@@ -172,6 +172,9 @@ def test_masked_kernel_is_that_of_the_kept_entries(pattern: str) -> None:
     generic = gradient_kernel(model, X, masks={"0": mask}, method="generic")
     torch.testing.assert_close(masked, generic, rtol=1e-12, atol=1e-12)
     model[0].weight.data *= mask
+    rows = [torch.autograd.grad(f, list(model.parameters()), retain_graph=True) for f in model(X)[:, 0]]
+    J = torch.stack([torch.cat([(first * mask).flatten(), last.flatten()]) for first, last in rows])
+    torch.testing.assert_close(masked, J @ J.T, rtol=1e-12, atol=1e-12)  # masked columns at zero
     torch.testing.assert_close(gradient_kernel(model, X, masks="zeros"), masked, rtol=1e-12, atol=1e-12)
     assert int(torch.linalg.matrix_rank(masked)) <= int(mask.sum()) + 16
     step = 1e-5

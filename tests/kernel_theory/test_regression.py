@@ -36,6 +36,17 @@ def test_cross_validation_and_grid_search() -> None:
     assert search.best_params_["alpha"] in (0.0, 1.0, 100.0)
 
 
+def test_constant_outputs_score_as_in_scikit_learn() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    K, cross, y = kernels()
+    y[:, 1] = 3.0
+    fitted = KernelRegression(alpha=1.0).fit(K, y)
+    truth = np.column_stack([y[:10, 0], np.full(10, 3.0)])
+    assert fitted.score(cross, truth) == pytest.approx(metrics.r2_score(truth, fitted.predict(cross)))
+    exact = KernelRegression().fit(np.eye(3), np.ones(3))
+    assert exact.score(np.eye(3), np.ones(3)) == 1.0
+
+
 def test_ridgeless_is_the_interpolant_of_least_norm() -> None:
     K, _, y = kernels()
     fitted = KernelRegression().fit(torch.from_numpy(K), torch.from_numpy(y))

@@ -5,10 +5,10 @@ import torch
 from tests.kernel_theory.networks import problem, three_layer, two_layer
 from torch import Tensor, nn
 
-from bisparse.compress.prune import prune
+from bisparse.compress.prune import prune, prune_
 from bisparse.kernel_theory import gradient_kernel, jacobian_scores, kernel_report, mask_quality
 from bisparse.masks.solve import solve_mask
-from bisparse.nn import PackedLinear
+from bisparse.nn import PackedConv2d, PackedLinear, SparseLinear
 from bisparse.report import render, to_json
 
 
@@ -128,3 +128,19 @@ def test_packed_layers_count_by_their_kept_entries() -> None:
     report = kernel_report(packed, X, torch.arange(10) % 3)
     assert report.kept == report.parameters - 64
     assert "1 sparse layer" in " ".join(report.notes)
+
+
+def test_packed_convolutions_and_sparse_layers_too() -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(8, 8, 3)
+    prune_(conv, "2:4", ignore=[])
+    head = nn.Linear(32, 2)
+    dense = nn.Sequential(conv, nn.Flatten(), head)
+    packed = nn.Sequential(PackedConv2d.from_conv(conv, "2:4"), nn.Flatten(), head)
+    X = torch.randn(5, 8, 4, 4)
+    expected = gradient_kernel(dense, X, masks="zeros", dtype=torch.float64)
+    torch.testing.assert_close(gradient_kernel(packed, X, dtype=torch.float64), expected)
+    sparse = nn.Sequential(SparseLinear(16, 8, density=0.25), nn.ReLU(), nn.Linear(8, 3))
+    report = kernel_report(sparse, torch.randn(6, 16), torch.arange(6) % 3)
+    assert report.kept == 16 * 8 // 4 + 8 + 27
+    assert report.K.name == "K_M"

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tests.kernel_theory.networks import SquaredReLU, problem, spread, three_layer, two_layer
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bisparse.kernel_theory import (
     alignment,
@@ -17,6 +18,9 @@ from bisparse.kernel_theory import (
     homogeneity,
     kernel_report,
 )
+from bisparse.kernel_theory.directional import directional
+from bisparse.kernel_theory.jacobian import plan_jacobian
+from bisparse.kernel_theory.network import prepare
 from bisparse.masks.solve import solve_mask
 from bisparse.report import render, to_json
 
@@ -81,6 +85,18 @@ def test_the_ridgeless_gap_closes_with_the_penalty() -> None:
         gaps.append(report["ridgeless limit"].error_held_out)
         assert report["ridge, all layers"].certified < 1e-8  # type: ignore[operator]
     assert gaps[0] > gaps[1] > gaps[2], gaps
+    assert gaps[2] < 0.05 < 1.0 < gaps[0]
+
+
+def test_a_strong_penalty_prunes_neurons_by_itself() -> None:
+    X, y, Z = problem(25, 4)
+    model = two_layer(4, 20, squared=True)
+    fit_stationary_(model, X, y, penalty=0.1, steps=500)
+    report = kernel_report(model, X, y, X_test=Z, penalty=0.1)
+    left = int((model[0].weight.norm(dim=1) > 1e-3).sum())
+    assert report.H.rank == left <= 3  # type: ignore[union-attr]
+    assert left < report.K.rank < 25
+    assert report["ridge, all layers"].error_held_out < 1e-6  # type: ignore[operator]
 
 
 def test_masked_networks_are_kernel_machines_of_their_masked_kernel() -> None:
@@ -249,6 +265,47 @@ def test_networks_without_a_last_linear_layer() -> None:
     assert report.gap is None
     assert "no Linear layer" in report["projection"].reason
     assert report["residual"].certified < 1e-10  # type: ignore[operator]
+
+
+class Mixed(nn.Module):
+    """Fused attention, which has no forward derivative, between Linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 12), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.first(x).unflatten(-1, (3, 2, 2)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return self.last(mixed.mean(1))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("masked", [False, True])
+def test_networks_without_forward_derivatives_are_certified_too(masked: bool) -> None:
+    torch.manual_seed(0)
+    model, X = Mixed(), torch.randn(9, 5, 4)
+    masks = {"first": torch.rand(12, 4) < 0.5} if masked else None
+    report = kernel_report(model, X, torch.randn(9, 2), masks=masks)
+    assert report["residual"].certified < 1e-10  # type: ignore[operator]
+    assert report["projection"].certified < 1e-10  # type: ignore[operator]
+    assert report["residual"].error > 1e-3  # type: ignore[operator]
+
+
+def test_a_direction_gives_the_same_forwards_and_by_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, (X, _, _) = three_layer(outputs=3), problem(7, 4)
+    masks = {"2.weight": solve_mask(model[2].weight.detach().abs(), "2:4").mask}
+    network = prepare(model, X, masks=masks)
+    direction = {name: torch.randn_like(value) for name, value in network.values().items()}
+    forwards = directional(network, X, direction)
+
+    def refuse(*_: object) -> None:
+        raise NotImplementedError("no forward derivative")
+
+    monkeypatch.setattr("bisparse.kernel_theory.directional.jvp", refuse)
+    assert plan_jacobian(network, X, "full")[0].outer  # both forms of a part are tried
+    torch.testing.assert_close(directional(network, X, direction), forwards, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(directional(network, X, direction, 8000), forwards, rtol=1e-12, atol=1e-12)
 
 
 def test_traces_describe_but_prove_less() -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bisparse.compress.entry import load_arrays, load_entry, load_model, load_weights
+from bisparse.compress.write_report import replace_text
 from bisparse.files.partial import as_output_error
 from bisparse.kernel_theory.report import KernelReport, kernel_report
 from bisparse.kernel_theory.targets import Loss
@@ -150,11 +151,12 @@ def write_report(report: KernelReport, folder: str | Path) -> tuple[Path, ...]:
         OutputError: they cannot be written.
     """
     target = Path(folder)
+    text, picture = target / "report.json", target / "spectra.png"
     with as_output_error(target):
         target.mkdir(parents=True, exist_ok=True)
-        text = target / "report.json"
-        text.write_text(to_json(report) + "\n", encoding="utf-8")
+    replace_text(text, to_json(report))
+    with as_output_error(picture):
         try:
-            return text, report.plot(target / "spectra.png")
+            return text, report.plot(picture)
         except ImportError:
             return (text,)

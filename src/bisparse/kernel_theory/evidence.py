@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bisparse.kernel_theory.directional import directional
 from bisparse.kernel_theory.features import LastLayer, features_of, find_last_layer
 from bisparse.kernel_theory.gradient_kernel import kernel_of
 from bisparse.kernel_theory.homogeneity import Homogeneity, probe_homogeneity
-from bisparse.kernel_theory.jacobian import directional
 from bisparse.kernel_theory.network import Network
 from bisparse.kernel_theory.spectrum import Spectrum, spectrum
 from bisparse.kernel_theory.targets import as_targets, loss_and_residual
@@ -113,11 +113,13 @@ def gather(
     last = _last_layer(network, X)
     flaw = last if isinstance(last, str) else last.flaw
     outputs = "full" if full else "trace"
-    train = _side(network, X, y, kernel_of(network, X, outputs=outputs, memory=memory), gradient, flaw)
+    train = _side(
+        network, X, y, kernel_of(network, X, outputs=outputs, memory=memory), gradient, flaw, memory
+    )
     other = None
     if held_out is not None:
         cross = kernel_of(network, held_out[0], X, outputs=outputs, memory=memory)
-        other = _side(network, *held_out, cross, gradient, flaw)
+        other = _side(network, *held_out, cross, gradient, flaw, memory)
     features = train.features
     return Evidence(
         network=network,
@@ -136,12 +138,18 @@ def gather(
 
 
 def _side(
-    network: Network, X: Tensor, y: Tensor | None, K: Tensor, gradient: dict[str, Tensor], flaw: str
+    network: Network,
+    X: Tensor,
+    y: Tensor | None,
+    K: Tensor,
+    gradient: dict[str, Tensor],
+    flaw: str,
+    memory: int,
 ) -> Side:
     outputs = network.predict(X)
     targets = None if y is None else as_targets(y, outputs)
     features = None if flaw else features_of(network, X)
-    return Side(X, outputs, K, features, directional(network, X, gradient), targets)
+    return Side(X, outputs, K, features, directional(network, X, gradient, memory), targets)
 
 
 def _last_layer(network: Network, X: Tensor) -> LastLayer | str:

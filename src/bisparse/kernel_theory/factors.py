@@ -20,6 +20,9 @@ class Factor(Protocol):
     def column_squares(self) -> Tensor:
         """(P,): sum over examples and outputs of the squared derivative by each kept entry."""
 
+    def along(self, direction: Tensor) -> Tensor:
+        """(b, C): the derivative along a direction (P,) of the kept entries."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dense:
@@ -38,6 +41,10 @@ class Dense:
     def column_squares(self) -> Tensor:
         """See :class:`Factor`."""
         return self.values.square().sum((0, 1))
+
+    def along(self, direction: Tensor) -> Tensor:
+        """See :class:`Factor`."""
+        return self.values @ direction
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +79,11 @@ class Outer:
         for a, d in zip(self.inputs, self.deltas, strict=True):
             total += torch.einsum("td,ctr->crd", a, d).square().sum(0)
         return total.flatten()
+
+    def along(self, direction: Tensor) -> Tensor:
+        """See :class:`Factor`; the weight's direction is applied to the inputs."""
+        moved = self.inputs @ direction.reshape(self.deltas.shape[3], -1).T  # (b, T, R)
+        return torch.einsum("btr,bctr->bc", moved, self.deltas)
 
 
 def _gram(a: Tensor, b: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.func import jacrev, jvp, vmap
+from torch.func import jacrev, vmap
 
 from bisparse.kernel_theory.factors import Dense, Factor, Outer
 from bisparse.kernel_theory.layers import LayerRows, known_layers, layer_rows, true_layers
@@ -22,7 +22,6 @@ __all__ = [
     "Method",
     "chosen_outputs",
     "column_squares",
-    "directional",
     "plan_jacobian",
 ]
 
@@ -62,7 +61,7 @@ class Jacobian:
             for path in self.layers:
                 factors |= self._layer(path, rows[path])
         for name, values in _generic_rows(network, self.generic, X, self.outputs).items():
-            factors[name] = Dense(self._kept(name, values))
+            factors[name] = Dense(self.kept(name, values))
         return factors
 
     def blocks(self, X: Tensor, memory: int, parts: int = 1) -> Iterator[tuple[slice, Tensor]]:
@@ -86,13 +85,13 @@ class Jacobian:
         if path in self.outer and isinstance(rows, LayerRows):
             found[weight] = Outer(rows.inputs[:, :, 0], rows.deltas[:, :, :, 0])
         elif weight in self.network.parameters:
-            found[weight] = Dense(self._kept(weight, rows.weight()))
+            found[weight] = Dense(self.kept(weight, rows.weight()))
         if bias in self.network.parameters:
-            found[bias] = Dense(self._kept(bias, rows.bias()))
+            found[bias] = Dense(self.kept(bias, rows.bias()))
         return found
 
-    def _kept(self, name: str, values: Tensor) -> Tensor:
-        """Columns of kept entries only."""
+    def kept(self, name: str, values: Tensor) -> Tensor:
+        """(b, C, P) with the columns of a parameter's kept entries only."""
         mask = self.network.masks.get(name)
         return values if mask is None else values[:, :, mask.flatten()]
 
@@ -221,20 +220,6 @@ def _loop_rows(
         name: torch.stack(store).reshape(*shape, *store[0].shape)
         for name, store in zip(names, rows, strict=True)
     }
-
-
-def directional(network: Network, X: Tensor, direction: dict[str, Tensor]) -> Tensor:
-    """J(X) applied to a direction of the parameters: (n, C), in one forward pass.
-
-    Args:
-        network: what is differentiated.
-        X: (n, ...) inputs.
-        direction: parameter name to a tensor of its shape; its masked entries do not count.
-    """
-    values = network.values()
-    tangent = {name: network.masked(name, direction[name]) for name in values}
-    result: Tensor = jvp(lambda parameters: network(network.inputs(X), parameters), (values,), (tangent,))[1]
-    return result.detach()
 
 
 def column_squares(network: Network, X: Tensor, outputs: Outputs, memory: int) -> dict[str, Tensor]:

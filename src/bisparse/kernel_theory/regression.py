@@ -63,11 +63,14 @@ class KernelRegression:
         return predictions if self._as_tensor else predictions.cpu().numpy()
 
     def score(self, K: Any, y: Any) -> float:
-        """Coefficient of determination R², averaged over outputs."""
+        """Coefficient of determination R², averaged over outputs; as in scikit-learn, a constant output counts 1
+        where it is met exactly, else 0.
+        """
         truth = _tensor(y).to(self.dual_coef_)
         error = (truth - _tensor(self.predict(K)).to(truth)).square().sum(0)
         spread = (truth - truth.mean(0)).square().sum(0)
-        return float((1.0 - error / spread).mean())
+        shares = torch.where(spread > 0, 1.0 - error / spread, (error == 0).to(error))
+        return float(shares.mean())
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002
         """Constructor arguments by name."""
