@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
-CORE := $(wildcard csrc/*.cpp csrc/*.hpp csrc/isa/*) CMakeLists.txt pyproject.toml constraints.txt
+CORE := $(wildcard csrc/*.cpp csrc/*.hpp csrc/isa/* csrc/isa/*/*) CMakeLists.txt pyproject.toml constraints.txt
 SANITIZED := build/sanitized
 
 MODULES := build/modules.txt
@@ -28,6 +28,7 @@ core-test: $(STAMP)
 	$(BIN)/cmake --build build/core
 	build/core/core_tests
 	build/core/packed_tests
+	build/core/sparse_tests
 
 # The same C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer.
 sanitize: $(STAMP)
@@ -36,6 +37,7 @@ sanitize: $(STAMP)
 	$(BIN)/cmake --build $(SANITIZED)
 	$(SANITIZED)/core_tests
 	$(SANITIZED)/packed_tests
+	$(SANITIZED)/sparse_tests
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/masks.py

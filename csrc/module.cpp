@@ -10,6 +10,7 @@
 #include "dispatch.hpp"
 #include "dtypes.hpp"
 #include "packed_module.hpp"
+#include "sparse_module.hpp"
 
 namespace nb = nanobind;
 using namespace bisparse;
@@ -55,7 +56,7 @@ const Kernels* kernels_named(const std::optional<std::string>& name) {
 }  // namespace
 
 NB_MODULE(_core, m) {
-  m.doc() = "Native core of bisparse: exact masks, packed matrices and products with them.";
+  m.doc() = "Native core of bisparse: exact masks, packed and sparse matrices and products with them.";
 
   nb::class_<MaskAnswer>(m, "MaskAnswer")
       .def_ro("objective", &MaskAnswer::objective)
@@ -110,4 +111,5 @@ NB_MODULE(_core, m) {
       nb::arg("scores"), nb::arg("mask"), nb::arg("kept"), nb::arg("absolute"), nb::arg("threads"));
 
   bind_packed(m);
+  bind_sparse(m);
 }

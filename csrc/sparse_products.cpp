@@ -1,0 +1,125 @@
+// Products with sparse matrices: cut the batch into panels, divide the rows by their non-zeros over threads.
+#include <algorithm>
+#include <type_traits>
+
+#include "activations.hpp"
+#include "sparse.hpp"
+#include "team.hpp"
+
+namespace bisparse {
+namespace {
+
+constexpr double kThreadMicroseconds = 10.0;        // work that pays for one more thread of a waiting team
+constexpr std::int64_t kPanelBytes = 1 << 20;       // of a panel that stays in the second cache
+constexpr std::int64_t kFeaturesInChunk = 256;
+constexpr int kLaneCounts[] = {64, 32, 16, 8, 4, 1};
+
+// How many entries of the batch lie side by side in the next panel. A panel that is half empty costs as much as a full one.
+int lanes_for(std::int64_t left, std::int64_t width, std::int64_t bytes) {
+  int lanes = kMostLanes;
+  while (lanes > 16 && width * lanes * bytes > kPanelBytes) lanes /= 2;
+  for (const int fewer : kLaneCounts)
+    if (fewer < lanes && left <= (fewer > 4 ? fewer + fewer / 2 : fewer)) lanes = fewer;
+  return lanes;
+}
+
+int useful_threads(std::int64_t operations, int threads) {
+  return std::clamp(static_cast<int>(static_cast<double>(operations) / 32e3 / kThreadMicroseconds), 1, std::max(1, threads));
+}
+
+template <class T>
+const T* converted(const Activations& from, std::int64_t count, const Scratch<T>& to) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (from.data == nullptr) return nullptr;
+    if (from.dtype == Dtype::bf16) {
+      to_float({from.data, from.dtype, 0}, count, to.get());
+      return to.get();
+    }
+  }
+  return static_cast<const T*>(from.data);
+}
+
+// Calls body(first row, rows) for stretches of rows, whole groups of kSparseRows, with about equally many entries each.
+template <class Body>
+void for_rows(const SparseOrder& order, int threads, Body body) {
+  const std::int64_t groups = (order.rows + kSparseRows - 1) / kSparseRows;
+  const std::int64_t chunks = std::min<std::int64_t>(threads == 1 ? 1 : 8 * threads, groups);
+  const auto cost_before = [&](std::int64_t group) {  // a row costs about as much as four entries
+    const std::int64_t row = std::min(group * kSparseRows, order.rows);
+    return order.starts[row] + 4 * row;
+  };
+  const auto begin = [&](std::int64_t chunk) {  // the first group with at least this share of the cost before it
+    const std::int64_t wanted = cost_before(groups) / chunks * chunk;
+    std::int64_t low = 0, high = groups;
+    while (low < high) {
+      const std::int64_t middle = (low + high) / 2;
+      if (cost_before(middle) < wanted) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  };
+  for_each_chunk_in_team(chunks, threads, [&](std::int64_t chunk, int) {
+    const std::int64_t first = begin(chunk) * kSparseRows;
+    const std::int64_t end = chunk + 1 == chunks ? order.rows : std::min(begin(chunk + 1) * kSparseRows, order.rows);
+    if (first < end) body(first, end - first);
+  });
+}
+
+void fill(const PanelTask& task, int threads, const SparseKernels& kernels) {
+  const std::int64_t chunks = (task.features + kFeaturesInChunk - 1) / kFeaturesInChunk;
+  for_each_chunk_in_team(chunks, useful_threads(task.features * task.lanes * 4, threads), [&](std::int64_t chunk, int) {
+    const std::int64_t first = chunk * kFeaturesInChunk;
+    kernels.fill(task, first, std::min(kFeaturesInChunk, task.features - first));
+  });
+}
+
+const void* moved(const Activations& from, std::int64_t elements) {
+  const std::int64_t bytes = from.dtype == Dtype::f64 ? 8 : from.dtype == Dtype::f32 ? 4 : 2;
+  return from.data == nullptr ? nullptr : static_cast<const char*>(from.data) + elements * bytes;
+}
+
+template <class T>
+void run(const SparseProduct& p, int threads, const SparseKernels& kernels) {
+  const SparseOrder& order = p.order;
+  const std::int64_t entries = order.starts[order.rows];
+  const Scratch<T> values_scratch(p.values.dtype == Dtype::bf16 ? entries : 0);
+  const Scratch<T> bias_scratch(p.bias.data && p.bias.dtype == Dtype::bf16 ? order.rows : 0);
+  const Scratch<T> panel(order.width * lanes_for(p.batch, order.width, sizeof(T)));
+  const T* values = converted(p.values, entries, values_scratch);
+  const T* bias = converted(p.bias, order.rows, bias_scratch);
+  std::int64_t batch;
+  for (std::int64_t first = 0; first < p.batch; first += batch) {
+    const int lanes = lanes_for(p.batch - first, order.width, sizeof(T));
+    batch = std::min<std::int64_t>(lanes, p.batch - first);
+    fill({moved(p.input, first * order.width), p.input.dtype, order.width, batch, lanes, panel.get()}, threads, kernels);
+    void* output = const_cast<void*>(moved({p.output, p.input.dtype}, first * order.rows));
+    const PassTask task{order, sizeof(T) == 8, values, panel.get(), lanes, batch, bias, output,
+                        moved(p.own, first * order.rows), p.input.dtype, p.own.dtype, p.gradient, first > 0};
+    for_rows(order, useful_threads((entries + 4 * order.rows) * lanes, threads),
+             [&](std::int64_t row, std::int64_t count) { kernels.pass(task, row, count); });
+  }
+  if (p.batch == 0 && p.gradient) std::fill_n(static_cast<T*>(p.gradient), entries, T(0));
+}
+
+}  // namespace
+
+std::vector<const SparseKernels*> available_sparse() {
+  std::vector<const SparseKernels*> found;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq"))
+    found.push_back(avx512_sparse());
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(avx2_sparse());
+#endif
+  found.push_back(portable_sparse());
+  return found;
+}
+
+void sparse_product(const SparseProduct& product, int threads, const SparseKernels* kernels) {
+  if (kernels == nullptr) kernels = available_sparse().front();
+  if (product.values.dtype == Dtype::f64) run<double>(product, threads, *kernels);
+  else run<float>(product, threads, *kernels);
+}
+
+}  // namespace bisparse
