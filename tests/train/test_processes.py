@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 import torch.multiprocessing as mp
+from tests.train import thresholded
 from tests.train.scenarios import work
 from tests.train.two_processes import Net, plain, prepared
 
@@ -108,3 +109,20 @@ def test_a_distributed_checkpoint_is_read_by_one_process(folder: Path) -> None:
         assert weight.steps == 3
         assert not (weight.values * weight.dropped).any()
         assert (weight.values + weight.hidden).count_nonzero() == weight.mask.numel()
+
+
+def test_thresholds_of_two_processes_are_those_of_one(folder: Path) -> None:
+    alone = thresholded.alone()
+    for found in load(folder, "thresholds"):
+        for part in ("thresholds", "values", "dense"):
+            for key, expected in alone[part].items():
+                torch.testing.assert_close(found[part][key], expected, rtol=1e-9, atol=1e-12)
+        for key, mask in alone["masks"].items():
+            assert torch.equal(found["masks"][key], mask), key
+        assert 0.0 < found["metrics"]["density"] < 0.9
+
+
+def test_thresholds_of_divided_weights_are_refused(folder: Path) -> None:
+    for found in load(folder, "thresholds, divided"):
+        assert len(found["errors"]) == 2
+        assert all("train with DistributedDataParallel" in words for words in found["errors"])
