@@ -18,7 +18,15 @@ from rich.console import Console
 from bisparse.bench.documents import fill_tables
 from bisparse.bench.ledger import Ledger
 from bisparse.bench.truly_sparse import measure_group, run_case
-from bisparse.bench.truly_sparse_cases import LAYER_KEY, RUN_KEY, STUDIES, TASKS, layer_groups, run_cases
+from bisparse.bench.truly_sparse_cases import (
+    KINDS,
+    LAYER_KEY,
+    RUN_KEY,
+    STUDIES,
+    TASKS,
+    layer_groups,
+    run_cases,
+)
 from bisparse.bench.truly_sparse_plots import draw_layers
 from bisparse.bench.truly_sparse_tables import truly_sparse_tables
 from bisparse.machine import busy_note
@@ -45,7 +53,7 @@ def measure_runs(ledger: Ledger, console: Console, options: argparse.Namespace) 
     """Training runs that are missing."""
     tasks = [task for task in TASKS if options.only in (None, task)]
     cases = [case for task in tasks for case in run_cases(task, options.epochs, options.seeds)]
-    missing = [case for case in cases if case.row() not in ledger]
+    missing = [case for case in cases if case.row() not in ledger and options.kind in (None, case.kind)]
     for number, case in enumerate(missing[: options.limit], 1):
         console.print(f"{number} of {len(missing)}: {case.name}", highlight=False)
         row = run_case(case, RESULTS / "truly-sparse-runs", threads=options.threads)
@@ -59,6 +67,7 @@ def main() -> None:
     parser.add_argument("--layers", action="store_true", help="only steps of single layers")
     parser.add_argument("--runs", action="store_true", help="only training runs")
     parser.add_argument("--only", choices=[*STUDIES, *TASKS], help="one study or task")
+    parser.add_argument("--kind", choices=KINDS, help="one kind of training runs")
     parser.add_argument("--epochs", type=int, help="of training runs; default: those of the task")
     parser.add_argument("--seeds", type=int, help="of training runs; default: those of the task")
     parser.add_argument("--limit", type=int, default=10**6, help="at most so many groups or runs")

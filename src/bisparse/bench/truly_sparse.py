@@ -80,10 +80,10 @@ def run_recipe(case: RunCase, folder: Path, changes: Sequence[str] = ()) -> Reci
         keys += ["evolution=null"]
     if case.kind == "dense":
         keys += ["model.options.epsilon=null", "model.options.density=1"]
-    recipe = load_recipe(f"{case.task}-set", [*keys, *changes])
+    recipe = load_recipe(f"{case.task}-sparse-mlp", [*keys, *changes])
     if recipe.data.name != "tabular":
         return recipe
-    return load_recipe(f"{case.task}-set", [*keys, f"data.division={case.seed}", *changes])
+    return load_recipe(f"{case.task}-sparse-mlp", [*keys, f"data.division={case.seed}", *changes])
 
 
 def run_case(case: RunCase, folder: Path, *, threads: int, changes: Sequence[str] = ()) -> Row:
