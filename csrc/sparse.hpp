@@ -1,13 +1,15 @@
 // Products with sparse matrices: plain data, shared by every instruction set, and the entry point.
 //
-// A matrix W (rows, width) is one vector of values and an order of its entries: by rows (a product y = W x), or by columns,
-// that is by the rows of the transposed matrix, where `perm` says which value belongs to an entry (x = W^T y). Both
-// orders serve every product here; "row" and "width" below are those of the order in use.
+// A matrix W (rows, width) is one vector of values and an order of its entries: by rows (y = W x), or by columns, that is by
+// the rows of the transposed matrix, where `perm` says which value belongs to an entry (x = W^T y). "Row" and "width" below
+// are those of the order in use.
 //
 // Activations are turned so that the entries of the batch lie side by side, up to 64 in a panel (width, lanes): every non-zero
-// then meets whole cache lines. One pass over an order gives, for every row, the sum of its values times lines of the panel
-// (the product), or for every entry the dot of its line with the row's own activations (the gradient of its value), or both
-// for one reading of the lines. Rows are turned in and out sixteen at a time within the pass.
+// then meets whole cache lines. One pass over an order gives, for every row, the sum of its values times lines of the panel,
+// or, for every entry, the dot of its line with the row's own activations: the gradient of its value. Rows are turned in and
+// out sixteen at a time within the pass. Values that lie elsewhere are brought into the order before. (Both gradients of a
+// layer in one pass by columns read the lines once instead of twice, but bringing the gradients of the values back into the
+// order by rows costs what that saves.)
 #pragma once
 
 #include <cstdint>
@@ -29,16 +31,21 @@ struct Activations {
   Dtype dtype;
 };
 
-// The output alone, in either order; the gradient alone, by rows; or both, by columns: the two gradients of y = W x.
 struct SparseProduct {
   SparseOrder order;
   Activations values;                 // (entries)
   Activations input;                  // (batch, width)
   std::int64_t batch;
   Activations bias;                   // (rows), or null data
-  void* output;                       // (batch, rows) of the input's dtype; null: no product is wanted
-  Activations own;                    // (batch, rows): activations of the rows; null data: no gradient is wanted
-  void* gradient;                     // (entries), where the values lie: float64 where these are, float32 elsewhere
+  void* output;                       // (batch, rows) of the input's dtype
+};
+
+struct SparseGradient {               // of the values: the entries of own^T input
+  SparseOrder order;                  // by rows
+  Activations input;                  // (batch, width)
+  Activations own;                    // (batch, rows)
+  std::int64_t batch;
+  void* gradient;                     // (entries): float64 where activations are, float32 elsewhere
 };
 
 struct SparseKernels;
@@ -49,6 +56,7 @@ std::vector<const SparseKernels*> available_sparse();
 // `kernels` may be null: the fastest available. Sums run in float32 (float64 where values are), in an order that depends on
 // neither threads nor data; instruction sets agree to rounding. Values are float64 exactly where activations are.
 void sparse_product(const SparseProduct& product, int threads, const SparseKernels* kernels);
+void sparse_gradient(const SparseGradient& task, int threads, const SparseKernels* kernels);
 
 // For the instruction sets: one panel. All pointers to T are float, or double where `wide`.
 constexpr std::int64_t kSparseRows = 16;   // rows that are turned together
@@ -65,15 +73,15 @@ struct PanelTask {                    // panel[f][l] = source[l][f], zeros behin
 struct PassTask {
   SparseOrder order;
   bool wide;
-  const void* values;                 // T
   const void* panel;                  // T (width, lanes)
   int lanes;
   std::int64_t batch;                 // of this panel
+  Dtype dtype;                        // of output or own
+  const void* values;                 // T (entries), in the order
   const void* bias;                   // T, or null
-  void* output;                       // first batch entry, of `dtype`, or null
-  const void* own;                    // first batch entry, of `own_dtype`, or null
-  Dtype dtype, own_dtype;
-  void* gradient;                     // T
+  void* output;                       // its first batch entry
+  const void* own;                    // its first batch entry; not null: the gradient is wanted
+  void* gradient;                     // T (entries), in the order
   bool add;                           // to what `gradient` holds
 };
 

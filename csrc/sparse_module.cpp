@@ -38,16 +38,25 @@ const SparseKernels* sparse_named(const std::optional<std::string>& name) {
   throw std::invalid_argument("instruction set not available here: " + *name);
 }
 
-void run_product(const Order& order, const Numbers& values, const Numbers& input, std::int64_t batch, const Numbers& bias,
-                 Address output, const Numbers& own, Address gradient, int threads,
-                 const std::optional<std::string>& instruction_set) {
+SparseOrder order_at(const Order& order) {
   const auto& [starts, places, perm, rows, width] = order;
-  const SparseProduct product{{at<const std::int32_t>(starts), at<const std::int32_t>(places), at<const std::int32_t>(perm), rows, width},
-                              activations(values), activations(input), batch, activations(bias), at<void>(output),
-                              activations(own), at<void>(gradient)};
+  return {at<const std::int32_t>(starts), at<const std::int32_t>(places), at<const std::int32_t>(perm), rows, width};
+}
+
+void run_product(const Order& order, const Numbers& values, const Numbers& input, std::int64_t batch, const Numbers& bias,
+                 Address output, int threads, const std::optional<std::string>& instruction_set) {
+  const SparseProduct product{order_at(order), activations(values), activations(input), batch, activations(bias), at<void>(output)};
   const SparseKernels* kernels = sparse_named(instruction_set);
   const nb::gil_scoped_release released;
   sparse_product(product, threads, kernels);
+}
+
+void run_gradient(const Order& order, const Numbers& input, const Numbers& own, std::int64_t batch, Address gradient, int threads,
+                  const std::optional<std::string>& instruction_set) {
+  const SparseGradient task{order_at(order), activations(input), activations(own), batch, at<void>(gradient)};
+  const SparseKernels* kernels = sparse_named(instruction_set);
+  const nb::gil_scoped_release released;
+  sparse_gradient(task, threads, kernels);
 }
 
 }  // namespace
@@ -59,7 +68,9 @@ void bind_sparse(nb::module_& m) {
     return names;
   });
   m.def("sparse_product", run_product, nb::arg("order"), nb::arg("values"), nb::arg("x"), nb::arg("batch"), nb::arg("bias"),
-        nb::arg("output"), nb::arg("own"), nb::arg("gradient"), nb::arg("threads"), nb::arg("instruction_set").none());
+        nb::arg("output"), nb::arg("threads"), nb::arg("instruction_set").none());
+  m.def("sparse_gradient", run_gradient, nb::arg("order"), nb::arg("x"), nb::arg("own"), nb::arg("batch"), nb::arg("gradient"),
+        nb::arg("threads"), nb::arg("instruction_set").none());
 }
 
 }  // namespace bisparse

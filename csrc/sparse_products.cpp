@@ -27,17 +27,36 @@ int useful_threads(std::int64_t operations, int threads) {
   return std::clamp(static_cast<int>(static_cast<double>(operations) / 32e3 / kThreadMicroseconds), 1, std::max(1, threads));
 }
 
-template <class T>
-const T* converted(const Activations& from, std::int64_t count, const Scratch<T>& to) {
-  if constexpr (std::is_same_v<T, float>) {
-    if (from.data == nullptr) return nullptr;
-    if (from.dtype == Dtype::bf16) {
-      to_float({from.data, from.dtype, 0}, count, to.get());
-      return to.get();
-    }
-  }
-  return static_cast<const T*>(from.data);
+constexpr std::int64_t kEntriesInChunk = 1 << 14;
+
+// Calls body(entry) for all entries.
+template <class Body>
+void for_entries(std::int64_t entries, int threads, Body body) {
+  const std::int64_t chunks = (entries + kEntriesInChunk - 1) / kEntriesInChunk;
+  for_each_chunk_in_team(chunks, useful_threads(entries * 16, threads), [&](std::int64_t chunk, int) {
+    const std::int64_t end = std::min(entries, (chunk + 1) * kEntriesInChunk);
+    for (std::int64_t k = chunk * kEntriesInChunk; k < end; ++k) body(k);
+  });
 }
+
+// Numbers as T: where they are, or in scratch.
+template <class T>
+class Converted {
+ public:
+  Converted(const Activations& from, std::int64_t count)
+      : scratch_(from.data && from.dtype == Dtype::bf16 ? count : 0), data_(static_cast<const T*>(from.data)) {
+    if constexpr (std::is_same_v<T, float>)
+      if (from.data && from.dtype == Dtype::bf16) {
+        to_float({from.data, from.dtype, 0}, count, scratch_.get());
+        data_ = scratch_.get();
+      }
+  }
+  const T* get() const { return data_; }
+
+ private:
+  Scratch<T> scratch_;
+  const T* data_;
+};
 
 // Calls body(first row, rows) for stretches of rows, whole groups of kSparseRows, with about equally many entries each.
 template <class Body>
@@ -78,27 +97,44 @@ const void* moved(const Activations& from, std::int64_t elements) {
   return from.data == nullptr ? nullptr : static_cast<const char*>(from.data) + elements * bytes;
 }
 
-template <class T>
-void run(const SparseProduct& p, int threads, const SparseKernels& kernels) {
-  const SparseOrder& order = p.order;
-  const std::int64_t entries = order.starts[order.rows];
-  const Scratch<T> values_scratch(p.values.dtype == Dtype::bf16 ? entries : 0);
-  const Scratch<T> bias_scratch(p.bias.data && p.bias.dtype == Dtype::bf16 ? order.rows : 0);
-  const Scratch<T> panel(order.width * lanes_for(p.batch, order.width, sizeof(T)));
-  const T* values = converted(p.values, entries, values_scratch);
-  const T* bias = converted(p.bias, order.rows, bias_scratch);
-  std::int64_t batch;
-  for (std::int64_t first = 0; first < p.batch; first += batch) {
-    const int lanes = lanes_for(p.batch - first, order.width, sizeof(T));
-    batch = std::min<std::int64_t>(lanes, p.batch - first);
-    fill({moved(p.input, first * order.width), p.input.dtype, order.width, batch, lanes, panel.get()}, threads, kernels);
-    void* output = const_cast<void*>(moved({p.output, p.input.dtype}, first * order.rows));
-    const PassTask task{order, sizeof(T) == 8, values, panel.get(), lanes, batch, bias, output,
-                        moved(p.own, first * order.rows), p.input.dtype, p.own.dtype, p.gradient, first > 0};
-    for_rows(order, useful_threads((entries + 4 * order.rows) * lanes, threads),
+// Calls pass(task, first batch entry) for every panel of a batch; the task lacks what is wanted of it.
+template <class T, class Pass>
+void for_panels(const SparseOrder& order, const Activations& input, std::int64_t batch, int threads, const SparseKernels& kernels,
+                Pass pass) {
+  const Scratch<T> panel(order.width * lanes_for(batch, order.width, sizeof(T)));
+  std::int64_t here;
+  for (std::int64_t first = 0; first < batch; first += here) {
+    const int lanes = lanes_for(batch - first, order.width, sizeof(T));
+    here = std::min<std::int64_t>(lanes, batch - first);
+    fill({moved(input, first * order.width), input.dtype, order.width, here, lanes, panel.get()}, threads, kernels);
+    PassTask task{};
+    task.order = order, task.wide = sizeof(T) == 8, task.panel = panel.get(), task.lanes = lanes, task.batch = here;
+    pass(task, first);
+    for_rows(order, useful_threads((order.starts[order.rows] + 4 * order.rows) * lanes, threads),
              [&](std::int64_t row, std::int64_t count) { kernels.pass(task, row, count); });
   }
-  if (p.batch == 0 && p.gradient) std::fill_n(static_cast<T*>(p.gradient), entries, T(0));
+}
+
+template <class T>
+void run_product(const SparseProduct& p, int threads, const SparseKernels& kernels) {
+  const SparseOrder& order = p.order;
+  const std::int64_t entries = order.starts[order.rows];
+  const Converted<T> given(p.values, entries), bias(p.bias, order.rows);
+  const Scratch<T> ordered(order.perm ? entries : 0);
+  if (order.perm) for_entries(entries, threads, [&](std::int64_t k) { ordered.get()[k] = given.get()[order.perm[k]]; });
+  for_panels<T>(order, p.input, p.batch, threads, kernels, [&](PassTask& task, std::int64_t first) {
+    task.values = order.perm ? ordered.get() : given.get(), task.bias = bias.get();
+    task.output = const_cast<void*>(moved({p.output, p.input.dtype}, first * order.rows)), task.dtype = p.input.dtype;
+  });
+}
+
+template <class T>
+void run_gradient(const SparseGradient& g, int threads, const SparseKernels& kernels) {
+  if (g.batch == 0) std::fill_n(static_cast<T*>(g.gradient), g.order.starts[g.order.rows], T(0));
+  for_panels<T>(g.order, g.input, g.batch, threads, kernels, [&](PassTask& task, std::int64_t first) {
+    task.own = moved(g.own, first * g.order.rows), task.dtype = g.own.dtype;
+    task.gradient = g.gradient, task.add = first > 0;
+  });
 }
 
 }  // namespace
@@ -118,8 +154,12 @@ std::vector<const SparseKernels*> available_sparse() {
 
 void sparse_product(const SparseProduct& product, int threads, const SparseKernels* kernels) {
   if (kernels == nullptr) kernels = available_sparse().front();
-  if (product.values.dtype == Dtype::f64) run<double>(product, threads, *kernels);
-  else run<float>(product, threads, *kernels);
+  (product.values.dtype == Dtype::f64 ? run_product<double> : run_product<float>)(product, threads, *kernels);
+}
+
+void sparse_gradient(const SparseGradient& task, int threads, const SparseKernels* kernels) {
+  if (kernels == nullptr) kernels = available_sparse().front();
+  (task.input.dtype == Dtype::f64 ? run_gradient<double> : run_gradient<float>)(task, threads, *kernels);
 }
 
 }  // namespace bisparse
