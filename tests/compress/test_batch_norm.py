@@ -96,3 +96,30 @@ def test_pairs_that_cannot_be_folded_are_left_alone():
     assert torch.equal(model(x), expected)
     with pytest.raises(ValueError, match="eval"):
         fold_batch_norm_(model.train(), x)
+
+
+class Speech(nn.Module):
+    """Channels by time with padding, as in speech models."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.norm, self.last = nn.Conv1d(8, 8, 1), nn.BatchNorm1d(8), nn.Conv1d(8, 8, 1)
+
+    def forward(self, frames, attention_mask):
+        return self.last(self.norm(self.first(frames * attention_mask[:, None])))
+
+
+def test_padding_does_not_enter_the_statistics():
+    mask = torch.ones(6, 20, dtype=torch.long)
+    mask[:, 12:] = 0
+    frames = torch.randn(6, 8, 20)
+    batches = [
+        {"frames": frames, "attention_mask": mask},
+        {"frames": frames[..., :12], "attention_mask": mask[:, :12]},
+    ]
+    decisions = [
+        prune(Speech().eval(), "1:4", ignore=[], calibration=[batch], reconstruct="none").report.batch_norms
+        for batch in batches
+    ]
+    assert decisions[0] == decisions[1]

@@ -356,3 +356,39 @@ def test_report_as_table_and_picture(tmp_path):
     assert "error" not in " ".join(render(blind.to_table())[:2])
     with pytest.raises(ValueError, match="calibration"):
         blind.plot(tmp_path / "none.png")
+
+
+def test_stored_layers_count_only_for_the_same_model_patterns_scores_and_data(tmp_path, caplog):
+    def run(**changes):
+        options = {"pattern": "2:4", "scores": "obs", "calibration": data(), "reconstruct": "least_squares"}
+        options = options | changes
+        caplog.clear()
+        stored = prune(mlp(), checkpoint_dir=tmp_path, **options).model
+        solved_anew = "solved anew" in caplog.text
+        fresh = prune(mlp(), **options).model
+        assert all(torch.equal(a, b) for a, b in zip(stored.parameters(), fresh.parameters(), strict=True))
+        return solved_anew
+
+    assert not run()
+    assert not run()
+    assert run(calibration=data(count=2))
+    assert run(pattern={"0": "1:4", "2": "2:4"})
+    tensors = {"0.weight": torch.rand(16, 16), "2.weight": torch.rand(12, 16)}
+    assert run(scores=tensors)
+    assert run(scores={name: 1 - value for name, value in tensors.items()})
+    assert not run(scores={name: 1 - value for name, value in tensors.items()})
+
+
+def test_convolutions_of_many_images_are_gathered_in_pieces_without_a_difference():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, stride=2, groups=2), nn.ReLU()
+    )
+    images = torch.randn(150, 8, 9, 9)
+    whole, parts = (
+        prune(model, "2:4", ignore=[], calibration=calibration, reconstruct="least_squares", scores="obs")
+        for calibration in ([images], images.split(7))
+    )
+    for a, b in zip(whole.report.layers, parts.report.layers, strict=True):
+        assert a.error_after == pytest.approx(b.error_after, rel=1e-4)
+    torch.testing.assert_close(whole.model[2].weight, parts.model[2].weight, rtol=1e-3, atol=1e-4)

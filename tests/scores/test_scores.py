@@ -98,3 +98,14 @@ def test_choice_of_scores():
     assert torch.equal(score_rows(lambda w, s: w.square(), weight, rows, None), rows.square())
     with pytest.raises(ValueError, match="calibration"):
         score_rows("obs", weight, rows, None)
+
+
+@pytest.mark.parametrize("columns", [1, 47, 100, 150, 203])
+def test_gram_by_blocks_is_the_whole_symmetric_product(columns):
+    x, y = torch.randn(5000, columns, dtype=torch.float64), torch.randn(5000, 2, dtype=torch.float64)
+    statistics = LayerStatistics.zeros(1, 2, columns)
+    for part, goal in zip(x.split(3000), y.split(3000), strict=True):
+        statistics.update(part[None], goal[None])
+    torch.testing.assert_close(statistics.gram[0], x.T @ x)
+    assert torch.equal(statistics.gram[0], statistics.gram[0].T)
+    torch.testing.assert_close(statistics.cross[0], y.T @ x)

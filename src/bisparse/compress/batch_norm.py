@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
-__all__ = ["BatchNorm", "NormTrial", "batch_norms", "fold_batch_norm_", "trial_statistics"]
+from bisparse.compress.inputs import flat_samples
+
+__all__ = ["BatchNorm", "NormTrial", "batch_norms", "fold_batch_norm_", "real_positions", "trial_statistics"]
 
 BatchNorm: TypeAlias = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 _Foldable: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
@@ -56,6 +58,15 @@ def _moments(batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     mean = torch.stack([x.sum(1) for x in flat]).sum(0) / count
     variance = torch.stack([(x - mean[:, None]).square().sum(1) for x in flat]).sum(0) / count
     return mean, variance
+
+
+def real_positions(inputs: Tensor, valid: Tensor | None) -> Tensor:
+    """(n, C, ...) inputs of a batch norm without padding: (tokens, C) where they have ``valid``'s token axis."""
+    if valid is None or inputs.dim() > 3:
+        return inputs
+    return flat_samples(inputs if inputs.dim() == 2 else inputs.movedim(1, -1), valid).reshape(
+        -1, inputs.shape[1]
+    )
 
 
 @torch.no_grad()

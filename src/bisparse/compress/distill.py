@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bisparse.compress.calibration import Call
+from bisparse.compress.distance import relative_distance
 from bisparse.compress.hidden import HiddenStates, hidden_distance, layers_with_weights, run_recorded
 from bisparse.compress.outputs import output_tensor, split_call, valid_outputs
 from bisparse.compress.student import Student
@@ -20,11 +21,6 @@ from bisparse.compress.student import Student
 __all__ = ["Distill", "Distilled"]
 
 _Distance: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-
-
-def _square(found: Tensor, goal: Tensor) -> Tensor:
-    """|found - goal|² / |goal|², over all outputs."""
-    return (found - goal).square().sum() / goal.square().sum().clamp_min(1e-30)
 
 
 def _divergence(found: Tensor, goal: Tensor) -> Tensor:
@@ -35,7 +31,7 @@ def _divergence(found: Tensor, goal: Tensor) -> Tensor:
     return terms.sum(-1).mean()
 
 
-_DISTANCES: dict[str, _Distance] = {"mse": _square, "kl": _divergence}
+_DISTANCES: dict[str, _Distance] = {"mse": relative_distance, "kl": _divergence}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,7 +123,9 @@ class Distill:
         generator: torch.Generator,
     ) -> None:
         layers = layers_with_weights(model) if self.hidden else []
-        optimizer = torch.optim.Adam(student.parameters(), lr=self.rate)
+        moving = student.parameters()
+        fused = all(tensor.device.type in ("cpu", "cuda") for tensor in moving)
+        optimizer = torch.optim.Adam(moving, lr=self.rate, fused=fused)
         total = max(self.epochs * len(pieces), self.min_steps)
         for step, piece in enumerate(islice(_shuffled(pieces, generator), total)):
             for group in optimizer.param_groups:

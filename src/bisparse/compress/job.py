@@ -12,7 +12,8 @@ from typing import Any, TypedDict
 from torch import Tensor, nn
 
 from bisparse.compress.calibration import Calibration, Call, calibration_calls, evaluation_state
-from bisparse.compress.checkpoint import LayerStore
+from bisparse.compress.checkpoint import LayerStore, digest
+from bisparse.compress.image_layout import images_channels_last
 from bisparse.compress.recipe import Recipe
 from bisparse.compress.report import PruneReport
 from bisparse.compress.session import Session
@@ -96,10 +97,11 @@ class Job:
             "seed": options.seed,
         }
         notes: dict[str, Any] = {} if evaluate is None else {"evaluate_before": evaluate(model)}
-        store = None if options.checkpoint_dir is None else LayerStore(options.checkpoint_dir, settings)
         with evaluation_state(model), _progress(len(self.weights), options.progress) as on_layer:
-            session = Session(self.patterns, self.recipe, store, on_layer, self.masks)
             calls = [] if calibration is None else calibration_calls(calibration, model)
+            calls = images_channels_last(calls, model)
+            store = self._store(options.checkpoint_dir, settings, calls)
+            session = Session(self.patterns, self.recipe, store, on_layer, self.masks)
             self._solve(session, calls, options)
             notes |= self._distil(session, calls, options.seed)
             session.overlay.commit()
@@ -113,6 +115,21 @@ class Job:
             seconds=time.perf_counter() - started,
             notes=notes,
         )
+
+    def _store(
+        self, folder: str | os.PathLike[str] | None, settings: Mapping[str, Any], calls: list[Call]
+    ) -> LayerStore | None:
+        """Where solved layers are kept; what they depend on is all that they depend on."""
+        if folder is None:
+            return None
+        depends = {
+            "patterns": {name: str(pattern) for name, pattern in self.patterns.items()},
+            "model": digest(self.model.state_dict()),
+            "calibration": digest([(call.args, call.kwargs, call.valid) for call in calls]),
+            "scores": digest(self.recipe.scores),
+            "masks": digest(self.masks),
+        }
+        return LayerStore(folder, dict(settings) | depends)
 
     def _solve(self, session: Session, calls: list[Call], options: Options) -> None:
         """Layer by layer."""

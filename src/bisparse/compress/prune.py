@@ -74,11 +74,13 @@ def prune_(
             the layer also makes good the other summand's error. Needs ``sequential``.
         batch_norm: try re-estimated running statistics at every batch norm; keep them where held-out
             calibration samples come closer to the dense network (see ``report.batch_norms``).
-        damping: share of the mean of a Hessian's diagonal that is added to it.
+        damping: share of the mean of a Hessian's diagonal that is added to it; raised tenfold, with a warning
+            in the log, while a Hessian is singular all the same (constant or too few inputs).
         layouts: layouts by parameter name, for classes that the library does not know.
         evaluate: called with the model before and after; results in ``report.notes``.
         checkpoint_dir: where every solved layer is stored, so that the same call goes on where it was
-            interrupted.
+            interrupted. Layers of another model, other settings or other data (a loader that shuffles with
+            another seed) are solved anew; callables count by their names.
         progress: show a progress bar on the error stream.
         seed: of the last stage's shuffling; layer-wise methods are deterministic.
 

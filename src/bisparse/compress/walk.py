@@ -10,11 +10,12 @@ from typing import Any
 
 from torch import nn
 
-from bisparse.compress.batch_norm import BatchNorm, NormTrial, trial_statistics
+from bisparse.compress.batch_norm import BatchNorm, NormTrial, real_positions, trial_statistics
 from bisparse.compress.calibration import Call
 from bisparse.compress.gather import Gatherer, products
 from bisparse.compress.inputs import Features, Stage, flat_samples, stages, visited_module
 from bisparse.compress.overlay import Overlay
+from bisparse.compress.pieces import pieces
 from bisparse.compress.residual import Residual, find_residuals
 from bisparse.compress.streams import Stream, run_streams
 from bisparse.scores import LayerStatistics
@@ -159,14 +160,14 @@ class Walk:
             return
         dense = {stream.number: stream for stream in group if stream.dense}
         for stream in group:
-            if stream.dense and self._sequential:
+            if stream.visit is None or (stream.dense and self._sequential):
                 continue
             partner = stream if stream.dense else dense.get(stream.number)
-            inputs = self._features(stage, stream)
             targets = {} if partner is None else self._targets(stage, partner)
             if partner is not None:
                 self._aim_at_sums(stage, targets, stream, partner)
-            self._gatherer.add(weights, inputs, targets)
+            for args, part in pieces(stream.visit, targets):
+                self._gatherer.add(weights, self._features(stage, stream, args), part)
 
     def _targets(self, stage: Stage, stream: Stream) -> dict[str, Features]:
         """What the dense weights make of a dense stream's inputs."""
@@ -202,16 +203,24 @@ class Walk:
         if all(a.shape == b.shape for a, b in zip(flat, targets[weight.name], strict=True)):
             targets[weight.name] = [a + b for a, b in zip(flat, targets[weight.name], strict=True)]
 
-    def _features(self, stage: Stage, stream: Stream) -> dict[str, Features]:
+    def _features(
+        self, stage: Stage, stream: Stream, args: tuple[Any, ...] | None = None
+    ) -> dict[str, Features]:
+        """Of a stream's visit, or of some of its samples: then ``args`` stand for the visit's."""
         visit = stream.visit
         assert visit is not None
+        args = visit.args if args is None else args
         if stream.dense:
-            return stage.features(visit.args, visit.kwargs, stream.valid)
+            return stage.features(args, visit.kwargs, stream.valid)
         with self._overlay.worn():
-            return stage.features(visit.args, visit.kwargs, stream.valid)
+            return stage.features(args, visit.kwargs, stream.valid)
 
     def _try_norm(self, norm: BatchNorm, group: list[Stream]) -> None:
-        inputs = {(s.number, s.dense): s.visit.args[0] for s in group if s.visit is not None}
+        inputs = {
+            (s.number, s.dense): real_positions(s.visit.args[0], s.valid)
+            for s in group
+            if s.visit is not None
+        }
         numbers = [number for number, dense in inputs if dense and (number, False) in inputs]
         decide = self._norms.pop(norm)
         if numbers:

@@ -11,7 +11,18 @@ from torch import Tensor
 
 __all__ = ["LayerStatistics"]
 
+_BLOCK = 48  # columns of a product at least; narrower ones cost as much as they save
 _CHUNK = 4096  # samples per product: float32 rounding stays inside a chunk, chunks add up in float64
+
+
+def _add_gram(total: Tensor, x: Tensor) -> None:
+    """Add xᵀ x to a total in place; blocks left of the diagonal are copied, which saves up to 3/8 of the work."""
+    columns = x.shape[1]
+    step = -(-columns // min(4, max(1, columns // _BLOCK)))
+    for first in range(0, columns, step):
+        last = first + step
+        total[first:last, first:] += x[:, first:last].T @ x[:, first:]
+        total[last:, first:last] = total[first:last, last:].T
 
 
 @dataclass(slots=True, eq=False)
@@ -83,7 +94,7 @@ class LayerStatistics:
         """Add (n, D) inputs and (n, R) targets to one group; cost n D (D + R)."""
         inputs, targets = (t if t.dtype == torch.float64 else t.float() for t in (inputs, targets))
         for x, y in zip(torch.split(inputs, _CHUNK), torch.split(targets, _CHUNK), strict=True):
-            self.gram[group] += x.T @ x
+            _add_gram(self.gram[group], x)
             self.cross[group] += y.T @ x
             ones = x.new_ones(len(x))  # a product sums many times faster than a reduction over rows
             self.input_sum[group] += ones @ x
