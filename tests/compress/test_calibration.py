@@ -61,6 +61,12 @@ def test_no_batch_is_an_error(empty):
         calibration_calls(empty, nn.Linear(2, 2))
 
 
+def test_batches_without_a_sample_are_an_error():
+    with pytest.raises(ValueError, match="empty"):
+        calibration_calls([torch.zeros(0, 2)], nn.Linear(2, 2))
+    assert len(calibration_calls([torch.zeros(0, 2), torch.zeros(1, 2)], nn.Linear(2, 2))) == 2
+
+
 def test_a_bare_tensor_or_mapping_is_refused_with_the_remedy():
     with pytest.raises(TypeError, match="split"):
         calibration_calls(torch.zeros(3, 2), nn.Linear(2, 2))

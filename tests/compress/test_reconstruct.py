@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
+from bisparse.compress import prune
 from bisparse.compress.problem import LayerProblem
 from bisparse.compress.reconstruct import (
     AdaPrune,
@@ -96,7 +98,7 @@ def test_two_inputs_by_hand():
     statistics = LayerStatistics.zeros(1, 1, 2)
     statistics.update(torch.ones(1, 5, 2), torch.full((1, 5, 1), 4.0))
     case = LayerProblem(rows, statistics, NM(1, 2), Layout(), (1, 2), lambda: rows.abs(), damping=0.0)
-    assert LeastSquares()(case).rows.tolist() == [[[4.0, 0.0]]]
+    assert LeastSquares()(case).rows.flatten().tolist() == pytest.approx([4.0, 0.0])
 
 
 def test_a_bias_absorbs_the_means():
@@ -195,3 +197,36 @@ def test_methods_that_need_data_say_so():
     blind = replace(case, statistics=None, name="fc.weight")
     with pytest.raises(ValueError, match=r"calibration data that reach fc\.weight"):
         LeastSquares()(blind)
+
+
+SINGULAR = {
+    "dead": lambda x: x * torch.tensor([1.0, 0.0] * 8),
+    "equal": lambda x: x[:, :1].expand(-1, 16),
+    "constant": lambda x: torch.full_like(x, 3.0),
+    "one sample": lambda x: x[:1],
+    "all zero": torch.zeros_like,
+}
+
+
+@pytest.mark.parametrize("damping", [0.0, 1e-4])
+@pytest.mark.parametrize("kind", SINGULAR)
+@pytest.mark.parametrize("reconstruct", ["least_squares", "alps", "sparsegpt"])
+def test_singular_hessians_are_damped_until_they_can_be_factorised(reconstruct, kind, damping):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 8)).eval()
+    data = SINGULAR[kind](torch.randn(64, 16))
+    options = {"ignore": [], "reconstruct": reconstruct, "damping": damping, "calibration": [data]}
+    pruned = prune(model, "2:4", **options)
+    for layer in pruned.report.layers:
+        assert layer.error_after <= layer.error_before + 1e-3
+        assert layer.density == 0.5
+    with torch.no_grad():
+        assert bool(torch.isfinite(pruned.model(data)).all())
+
+
+def test_a_raised_damping_is_said(caplog):
+    case = replace(problem(dead=4, damping=0.0), name="fc.weight")
+    assert bool(torch.isfinite(LeastSquares()(case).rows).all())
+    assert "fc.weight: singular Hessian, damping raised" in caplog.text
+    with pytest.raises(ValueError, match=r"damping=-1\.0"):
+        prune(nn.Linear(4, 4), "2:4", ignore=[], damping=-1.0)

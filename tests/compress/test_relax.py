@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+import bisparse as bs
 from bisparse.compress import choose_keep, fit_nm, relax_probability
 from bisparse.pattern import NM, TransposableNM
 from bisparse.weights import as_matrices, find_weights
@@ -61,6 +62,17 @@ def test_large_tiles_are_simulated_close_to_their_limits():
 )
 def test_chosen_keep_of_eight(sparsity, keep):
     assert choose_keep(1 - sparsity, 8, 0.95) == keep
+
+
+@pytest.mark.parametrize("block", [4, 8])
+@pytest.mark.parametrize("confidence", [0.5, 0.95])
+def test_chosen_keep_of_tiles_is_the_first_that_suffices(block, confidence):
+    for density in (0.02, 0.1, 0.25, 0.4, 0.6, 0.9):
+        probabilities = [
+            bs.relax_probability(1 - density, TransposableNM(keep, block)) for keep in range(1, block)
+        ]
+        expected = next((k for k, p in enumerate(probabilities, 1) if p > confidence), block)
+        assert bs.choose_keep(density, block, confidence, transposable=True) == expected
 
 
 def test_extreme_densities():
@@ -121,3 +133,24 @@ def test_a_model_that_already_obeys_is_left_exactly_as_it_is():
 def test_dense_models_are_refused():
     with pytest.raises(ValueError, match="unstructured-sparse"):
         fit_nm(torch.nn.Sequential(torch.nn.Linear(8, 8)), ignore=[])
+
+
+@pytest.mark.parametrize("transposable", [False, True])
+def test_calibration_mends_what_the_repairs_broke(transposable):
+    model = sparse_model(0.7)
+    model[2] = torch.nn.Linear(24, 16)
+    with torch.no_grad():
+        model[2].weight.mul_(model[2].weight.abs() > model[2].weight.abs().flatten().quantile(0.7))
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randn(600, 32, generator=generator) @ torch.randn(32, 32, generator=generator)
+    options = {"block": 8, "confidence": 0.6, "transposable": transposable, "ignore": []}
+    masked = fit_nm(model, **options)
+    fitted = fit_nm(model, calibration=list(x[:400].split(100)), **options)
+    assert sum(bad for bad, _ in masked.report.notes["violating_groups"].values()) > 0
+    for name, old in model.named_parameters():
+        new = fitted.model.get_parameter(name)
+        assert bool((new[old == 0] == 0).all())
+        assert torch.equal(new != 0, masked.model.get_parameter(name) != 0)
+    with torch.no_grad():
+        error = [float((pruned.model(x[400:]) - model(x[400:])).norm()) for pruned in (masked, fitted)]
+    assert error[1] < error[0]

@@ -88,3 +88,47 @@ def test_overlay_is_seen_only_while_worn():
     assert tensor.dtype == torch.float32
     with pytest.raises(ValueError, match=r"\(3,\)"):
         overlay.put(tensor, torch.ones(3))
+
+
+class Interrupting(torch.Tensor):
+    """A value whose first copy is interrupted, as by Ctrl-C."""
+
+    armed = True
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.copy_ and cls.armed:
+            cls.armed = False
+            raise KeyboardInterrupt
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+def test_an_interrupted_commit_leaves_nothing_half_done():
+    tensors = [nn.Parameter(torch.zeros(2)) for _ in range(3)]
+    overlay = Overlay()
+    for tensor in tensors:
+        overlay.put(tensor, torch.ones(2))
+    overlay._new[tensors[1]] = torch.ones(2).as_subclass(Interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        overlay.commit()
+    assert [tensor.tolist() for tensor in tensors] == [[1, 1]] * 3
+
+
+def test_an_interrupted_change_of_clothes_is_undone(monkeypatch):
+    tensor = nn.Parameter(torch.zeros(2))
+    overlay = Overlay()
+    overlay.put(tensor, torch.ones(2))
+    enter = Overlay.enter
+
+    def interrupted(self):
+        enter(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Overlay, "enter", interrupted)
+    with pytest.raises(KeyboardInterrupt), overlay.worn():
+        pass
+    assert tensor.tolist() == [0, 0]
+    stream = Stream(nothing, overlay.enter, overlay.leave)
+    with pytest.raises(KeyboardInterrupt):
+        stream.advance()
+    assert tensor.tolist() == [0, 0]

@@ -84,6 +84,12 @@ def _as_call(batch: Any, model: nn.Module, device: torch.device) -> Call:
     return Call((batch,))
 
 
+def _is_empty(call: Call) -> bool:
+    """Whether a call has tensors, and all of them are without entries."""
+    tensors = [value for value in (*call.args, *call.kwargs.values()) if isinstance(value, Tensor)]
+    return bool(tensors) and all(tensor.numel() == 0 for tensor in tensors)
+
+
 def _recorded(run: Callable[[nn.Module], Any], model: nn.Module) -> list[Call]:
     """The calls that a user's function makes of the model."""
     calls: list[Call] = []
@@ -113,7 +119,7 @@ def calibration_calls(calibration: Calibration, model: nn.Module) -> list[Call]:
         model: the model; its first parameter names the device that tensors are moved to.
 
     Raises:
-        ValueError: no batch at all, or a batch without a usable key.
+        ValueError: no batch at all, only empty ones, or a batch without a usable key.
         TypeError: the data are a tensor or a mapping instead of an iterable of batches.
     """
     if isinstance(calibration, (Tensor, Mapping, str)):
@@ -131,6 +137,8 @@ def calibration_calls(calibration: Calibration, model: nn.Module) -> list[Call]:
         calls = [_as_call(batch, model, device) for batch in calibration]
     if not calls:
         raise ValueError("calibration holds no batch (is it a generator that was used up?)")
+    if all(_is_empty(call) for call in calls):
+        raise ValueError("every batch of the calibration data is empty: there is no sample to learn from")
     return calls
 
 

@@ -30,7 +30,7 @@ class Overlay:
         self._new[tensor] = value.to(device=tensor.device, dtype=tensor.dtype).contiguous()
 
     def enter(self) -> None:
-        """Show the new values."""
+        """Show the new values; may be interrupted, :meth:`leave` puts right what was done until then."""
         self._old = {tensor: tensor.data for tensor in self._new}
         for tensor, value in self._new.items():
             tensor.data = value
@@ -44,14 +44,24 @@ class Overlay:
     @contextmanager
     def worn(self) -> Iterator[None]:
         """Show the new values inside a ``with`` block."""
-        self.enter()
         try:
+            self.enter()
             yield
         finally:
             self.leave()
 
     def commit(self) -> None:
-        """Copy all new values into the tensors for good."""
-        with torch.no_grad():
-            for tensor, value in self._new.items():
-                tensor.copy_(value)
+        """Copy all new values into the tensors for good.
+
+        An interruption meanwhile takes effect behind the last copy: the model is never left half pruned.
+        """
+        try:
+            self._copy()
+        except BaseException:
+            self._copy()
+            raise
+
+    @torch.no_grad()
+    def _copy(self) -> None:
+        for tensor, value in self._new.items():
+            tensor.copy_(value)

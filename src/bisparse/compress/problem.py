@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,6 +17,8 @@ from bisparse.weights import Layout, matrices_as_rows, rows_as_matrices
 
 __all__ = ["LayerProblem", "Projection", "Solution"]
 
+_LOG = logging.getLogger(__name__)
+_LEAST_DAMPING = 1e-8  # of a singular Hessian: above the rounding of its float64 sums
 _FREE_COLUMNS = 128  # column block for patterns without blocks, as in SparseGPT
 
 
@@ -101,8 +104,34 @@ class LayerProblem:
 
     @cached_property
     def hessian(self) -> Tensor:
-        """(G, D, D), damped."""
-        return self.moments.hessian(self.damping)
+        """(G, D, D), damped, and positive definite.
+
+        Inputs that are always zero, equal or constant make it singular where the damping is too small for the
+        rounding of the sums: the damping is then raised tenfold until a Cholesky factorisation succeeds.
+
+        Raises:
+            ValueError: no damping up to 1e6 suffices (the sums are not finite).
+        """
+        return self._definite[0]
+
+    @property
+    def hessian_factor(self) -> Tensor:
+        """(G, D, D), lower Cholesky factor of :attr:`hessian`."""
+        return self._definite[1]
+
+    @cached_property
+    def _definite(self) -> tuple[Tensor, Tensor]:
+        """The damped Hessian and its lower Cholesky factor."""
+        damping = self.damping
+        while damping <= 1e6:
+            hessian = self.moments.hessian(damping)
+            factor, failed = torch.linalg.cholesky_ex(hessian)
+            if not bool(failed.any()):
+                if damping != self.damping:
+                    _LOG.warning("%s: singular Hessian, damping raised to %g", self.name, damping)
+                return hessian, factor
+            damping = max(10.0 * damping, _LEAST_DAMPING)
+        raise ValueError(f"{self.name}: its Hessian cannot be factorised; check the calibration data")
 
     @cached_property
     def target(self) -> Tensor:
@@ -112,8 +141,7 @@ class LayerProblem:
     @cached_property
     def optimum(self) -> Tensor:
         """(G, R, D): the minimiser without a mask; the dense weight where inputs are the dense network's."""
-        factor = torch.linalg.cholesky(self.hessian)
-        return torch.cholesky_solve(self.target.mT, factor).mT
+        return torch.cholesky_solve(self.target.mT, self.hessian_factor).mT
 
     def column_blocks(self) -> list[tuple[int, int]]:
         """Ranges of columns that hold one column of tiles each, never across kernel positions."""

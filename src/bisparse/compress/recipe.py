@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -80,12 +81,14 @@ def resolve_recipe(
 
     ``"auto"`` without calibration data is magnitude without reconstruction. With data it is the best measured
     recipe: ALPS (least squares where scores are given), then distillation for models of at most 50 million
-        parameters.
+    parameters.
 
     Raises:
-        ValueError: unknown names, data needed but absent, or scores given to a method that chooses its own
-            mask.
+        ValueError: unknown names, data needed but absent, scores given to a method that chooses its own mask,
+            or a negative damping.
     """
+    if not 0.0 <= damping < math.inf:
+        raise ValueError(f"damping={damping}: a share of the Hessian's diagonal, must be 0 or more")
     auto_scores = isinstance(scores, str) and scores == "auto"
     if reconstruct == "auto":
         layerwise: Reconstruction = NoReconstruction()

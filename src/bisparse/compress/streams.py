@@ -75,8 +75,8 @@ class Stream:
     def advance(self) -> None:
         """Run until the next pause or the end; raises what the model raised."""
         self.visit = None
-        self.enter()
         try:
+            self.enter()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, daemon=True)
                 self._thread.start()

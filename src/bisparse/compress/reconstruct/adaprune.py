@@ -20,8 +20,7 @@ class AdaPrune:
     The gradient (Ŵ H - Y Xᵀ) is exact over all calibration data, so nothing is sampled. Cost R D² per step.
     Use :class:`LeastSquares` instead, which is exact and cheaper; this is here to compare with the
     literature.
-    Source: Hubara et al., "Accelerated Sparse Neural Training", NeurIPS 2021, section 4 and its code, with
-        these
+    Source: Hubara et al., "Accelerated Sparse Neural Training", NeurIPS 2021, section 4 and its code, with these
     repairs: any pattern, groups without a kept weight absorb nothing (no NaN), both learning rates are used.
 
     Attributes:

@@ -34,7 +34,7 @@ class SparseGPT:
         """Prune and update."""
         problem = problem.with_damping(self.damping)
         weights = problem.optimum.clone()
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(problem.hessian))
+        inverse = torch.cholesky_inverse(problem.hessian_factor)
         factor = torch.linalg.cholesky(inverse, upper=True)  # (G, D, D): row j serves the columns after j
         mask = torch.zeros_like(weights, dtype=torch.bool)
         gap = 0.0
