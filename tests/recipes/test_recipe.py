@@ -12,7 +12,8 @@ from bisparse.pattern import parse_pattern
 from bisparse.recipes import Recipe, RecipeError, load_recipe, shipped_recipes
 from bisparse.recipes.run import make_sparsifier
 from bisparse.recipes.yaml_text import parse_yaml
-from bisparse.train import SrSte
+from bisparse.train import RULES, ErdosRenyi, Fraction, Importance, Newborn, RigL, SrSte
+from bisparse.train.topology import DROPS, GROWS, REDISTRIBUTIONS, TOPOLOGIES
 
 SMALL: dict[str, Any] = {
     "model": {"name": "mlp", "options": {"widths": [64, 16, 10]}},
@@ -35,7 +36,11 @@ def with_key(path: str, value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("pattren", "2:4", r"pattren: unknown key. Did you mean 'pattern'\? Known keys: batch, data"),
+        (
+            "pattren",
+            "2:4",
+            r"pattren: unknown key. Did you mean 'pattern'\? Known keys: allocation, batch, data",
+        ),
         ("optimizer.momentm", 0.9, r"optimizer.momentm: unknown key. Did you mean 'momentum'"),
         ("data.augmnt", True, r"data.augmnt: unknown key. Known keys: held_out, name"),
         ("data.name", "imagenet", r"data.name: 'imagenet' is not one of 'digits', 'mnist'"),
@@ -143,7 +148,7 @@ def test_a_sparsifier_is_built_as_written():
             "ignore": [],
         }
     )
-    made = make_sparsifier(recipe)
+    made = make_sparsifier(recipe, 100)
     assert made is not None
     assert (made.rule, made.topology.method, made.topology.hysteresis) == (
         SrSte(1e-3, "decoupled"),
@@ -154,6 +159,90 @@ def test_a_sparsifier_is_built_as_written():
     made.prepare(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)))
     patterns = [weight.pattern for weight in made.weights.values()]
     assert patterns == [parse_pattern("2:4"), parse_pattern("4:8t")]
+
+
+def sparse(**keys: Any) -> dict[str, Any]:
+    return {**SMALL, "pattern": "unstructured:0.9", **keys}
+
+
+def test_topologies_are_built_as_written():
+    recipe = Recipe.of(
+        sparse(
+            topology={
+                "name": "rigl",
+                "drop": "taylor",
+                "grow": "random-unfired",
+                "redistribute": "magnitude",
+                "fraction": 0.5,
+                "floor": 0.01,
+                "newborn": "he",
+                "first": "magnitude",
+                "neurons": {"start": 3, "every": None},
+            },
+            allocation={"name": "er", "power": 0.5},
+            schedule={"every": 5, "until": 0.75},
+            seed=7,
+        )
+    )
+    made = make_sparsifier(recipe, 200)
+    assert made is not None
+    assert made.schedule.freeze == 150
+    assert made.rule == RULES["hard"]
+    assert made.allocation == ErdosRenyi(kernel=False, power=0.5)
+    assert made.topology == RigL(
+        drop=DROPS["taylor"],
+        grow=GROWS["random-unfired"],
+        redistribute=REDISTRIBUTIONS["magnitude"],
+        fraction=Fraction(0.5, "cosine", 0.01, end=150),
+        newborn=Newborn("he"),
+        first="magnitude",
+        neurons=Importance(3, None),
+        seed=7,
+        schedule=made.schedule,
+    )
+
+
+@pytest.mark.parametrize("name", ["set", "rigl", "snfs", "static", "evolve"])
+def test_a_name_alone_takes_everything_from_its_method(name):
+    made = make_sparsifier(Recipe.of(sparse(topology=name, schedule={"until": 0.5}, allocation="erk")), 10)
+    assert made is not None
+    assert made.topology == TOPOLOGIES[name].under(made.schedule)
+    assert made.allocation == ErdosRenyi()
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"topology": "sett"}, "topology.name: 'sett' is not one of 'projection', 'set', 'rigl', 'snfs'"),
+        ({"topology": {"name": "set", "grow": "up"}}, "topology.grow: 'up' is not one of 'random'"),
+        (
+            {"topology": {"name": "set", "fractoin": 0.1}},
+            "topology.fractoin: unknown key. Did you mean 'fraction'",
+        ),
+        (
+            {"topology": {"name": "set", "fraction": 2.0}},
+            "topology.fraction: .*less than or equal to 1.*got 2.0",
+        ),
+        ({"topology": {"name": "static", "drop": "taylor"}}, "drop: without effect on static masks"),
+        ({"topology": {"name": "set", "neurons": {"share": 1.0}}}, "topology.neurons.share: .*less than 1"),
+        ({"topology": "rigl"}, "schedule: what rigl exchanges falls to an end; name it, until: 0.75"),
+        (
+            {"topology": "set", "rule": "sr-ste"},
+            "rule: set masks forget what they drop, which only hard does",
+        ),
+        ({"schedule": {"until": 0.5, "freeze": 3}}, "freeze and until both say when masks stay"),
+        ({"allocation": "erdos"}, "allocation.name: 'erdos' is not one of 'uniform', 'er' or 'erk'"),
+        ({"allocation": {"name": "uniform", "eps": 3.0}}, "eps: without effect on uniform"),
+        (
+            {"allocation": "erk", "pattern": "2:4t"},
+            "allocation: erk divides unstructured sparsity, but pattern is 2:4t",
+        ),
+        ({"allocation": {"name": "er", "eps": 20.0}}, "allocation: eps says how many weights stay"),
+    ],
+)
+def test_mistakes_of_evolving_recipes_are_told(keys, message):
+    with pytest.raises(RecipeError, match=message):
+        Recipe.of(sparse(**keys))
 
 
 def test_static_means_that_masks_never_change():

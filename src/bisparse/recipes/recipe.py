@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from bisparse.pattern import parse_pattern
 from bisparse.recipes.base import Section
 from bisparse.recipes.data import DataSection
 from bisparse.recipes.errors import explain
@@ -18,9 +19,8 @@ from bisparse.recipes.sparsity import (
     RuleChoice,
     ScheduleChoice,
     ScheduleSection,
-    SrSteRule,
-    TopologyChoice,
 )
+from bisparse.recipes.topology import AllocationChoice, EvolvingSection, TopologyChoice
 from bisparse.recipes.yaml_text import write_yaml
 
 __all__ = ["Recipe"]
@@ -35,9 +35,10 @@ class Recipe(Section):
         data: on what.
         filters: remove filters before training; ``None`` = the whole network.
         pattern: which masks are allowed, for every weight or by selector; ``None`` = dense training.
-        rule: how gradients reach masked weights.
+        rule: how gradients reach masked weights; ``None`` = ``sr-ste``, or what goes with the topology.
         schedule: when masks change.
         topology: how masks are chosen.
+        allocation: how unstructured sparsity is divided among layers; ``None`` = as the pattern says.
         evolution: how connections of truly sparse layers change; ``None`` = they stay.
         targets: which weights; ``None`` = all that the library knows.
         ignore: which not; ``None`` protects the first convolution, the last classifier and embeddings.
@@ -55,9 +56,10 @@ class Recipe(Section):
     data: DataSection
     filters: FiltersSection | None = None
     pattern: PatternText | None = None
-    rule: RuleChoice = SrSteRule(name="sr-ste")
+    rule: RuleChoice | None = None
     schedule: ScheduleChoice = ScheduleSection()
     topology: TopologyChoice | None = None
+    allocation: AllocationChoice | None = None
     evolution: EvolutionChoice | None = None
     targets: list[str] | None = None
     ignore: list[str] | None = None
@@ -71,10 +73,32 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _sparse_keys_need_a_pattern(self) -> Recipe:
-        without = {"rule", "schedule", "topology", "targets", "ignore"} & self.model_fields_set
+        without = {"rule", "schedule", "topology", "allocation", "targets", "ignore"} & self.model_fields_set
         if self.pattern is None and without:
             raise ValueError(
                 f"{', '.join(sorted(without))}: without effect unless there is a pattern; name one"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _allocations_divide_something(self) -> Recipe:
+        if self.allocation is not None and self.pattern is not None:
+            texts = [self.pattern] if isinstance(self.pattern, str) else self.pattern.values()
+            self.allocation.check([parse_pattern(text) for text in texts])
+        return self
+
+    @model_validator(mode="after")
+    def _evolving_masks_forget_and_end(self) -> Recipe:
+        if not isinstance(self.topology, EvolvingSection):
+            return self
+        if self.rule is not None and self.rule.name != "hard":
+            raise ValueError(
+                f"rule: {self.topology.name} masks forget what they drop, which only hard does; leave rule out"
+            )
+        if self.topology.falls and not self.schedule.ends:
+            raise ValueError(
+                f"schedule: what {self.topology.name} exchanges falls to an end; name it, until: 0.75 (of the run) or "
+                "freeze: STEP"
             )
         return self
 

@@ -89,7 +89,7 @@ def make_trainer(recipe: Recipe, processes: Processes, callbacks: Sequence[Callb
         recipe.optimizer.spec(),
         recipe.learning_rate.in_steps(steps),
         _objective(data, loop.label_smoothing),
-        make_sparsifier(recipe),
+        make_sparsifier(recipe, steps * recipe.epochs),
         callbacks,
         Path(recipe.output),
         processes,
@@ -104,11 +104,15 @@ def _evolution(section: EvolutionChoice, model: nn.Module) -> list[Callback]:
     return section.callbacks()
 
 
-def make_sparsifier(recipe: Recipe) -> Sparsifier | None:
-    """The sparsifier of a recipe, not yet prepared; ``None`` for dense training."""
+def make_sparsifier(recipe: Recipe, steps: int) -> Sparsifier | None:
+    """The sparsifier of a recipe, not yet prepared; ``None`` for dense training.
+
+    Args:
+        recipe: what to do.
+        steps: of the whole run.
+    """
     if recipe.pattern is None:
         return None
-    topology = None if recipe.topology is None else recipe.topology.build()
     pattern: PatternChoice = (
         recipe.pattern
         if isinstance(recipe.pattern, str)
@@ -116,9 +120,10 @@ def make_sparsifier(recipe: Recipe) -> Sparsifier | None:
     )
     return Sparsifier(
         pattern,
-        rule=recipe.rule.build(),
-        schedule=recipe.schedule.build(),
-        topology=topology,
+        rule=None if recipe.rule is None else recipe.rule.build(),
+        schedule=recipe.schedule.build(steps),
+        topology=None if recipe.topology is None else recipe.topology.build(recipe.seed),
+        allocation=None if recipe.allocation is None else recipe.allocation.build(),
         targets=recipe.targets,
         ignore=recipe.ignore,
     )

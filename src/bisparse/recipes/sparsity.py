@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, PlainValidator
+from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 
 from bisparse.pattern import parse_pattern
 from bisparse.recipes.base import Section
 from bisparse.recipes.dst import DstRule
 from bisparse.train.rules import RULES, Rule, SrSte
 from bisparse.train.schedule import Ramp, Schedule
-from bisparse.train.topology import Projection, Topology
 
-__all__ = ["PatternText", "RuleChoice", "ScheduleChoice", "ScheduleSection", "TopologyChoice"]
+__all__ = ["PatternText", "RuleChoice", "ScheduleChoice", "ScheduleSection"]
 
 
 def _named(value: Any) -> Any:
@@ -78,14 +77,33 @@ class ScheduleSection(Section):
     freeze: int | None = Field(
         default=None, ge=0, description="no refresh after this step; 0: masks never change"
     )
+    until: float | None = Field(
+        default=None, gt=0, le=1, description="share of the run after which masks stay, instead of freeze"
+    )
     dense_until: int = Field(default=0, ge=0)
     dense_from: int | None = Field(default=None, ge=1)
     ramp: RampSection | None = None
 
-    def build(self) -> Schedule:
-        """As the sparsifier takes it."""
+    @model_validator(mode="after")
+    def _one_end(self) -> ScheduleSection:
+        if self.until is not None and self.freeze is not None:
+            raise ValueError("freeze and until both say when masks stay: give one")
+        return self
+
+    @property
+    def ends(self) -> bool:
+        """Whether masks stay from some step on."""
+        return self.freeze is not None or self.until is not None
+
+    def build(self, steps: int) -> Schedule:
+        """As the sparsifier takes it.
+
+        Args:
+            steps: of the whole run.
+        """
         ramp = None if self.ramp is None else Ramp(**self.ramp.model_dump())
-        return Schedule(**self.model_dump(exclude={"ramp"}), ramp=ramp)
+        freeze = self.freeze if self.until is None else int(self.until * steps)
+        return Schedule(**self.model_dump(exclude={"ramp", "until", "freeze"}), freeze=freeze, ramp=ramp)
 
 
 def _static(value: Any) -> Any:
@@ -94,22 +112,3 @@ def _static(value: Any) -> Any:
 
 ScheduleChoice: TypeAlias = Annotated[ScheduleSection, BeforeValidator(_static)]
 """A schedule, or ``static``: masks are chosen once, from the weights at the start."""
-
-
-class ProjectionSection(Section):
-    """Masks that keep the largest magnitudes."""
-
-    name: Literal["projection"]
-    method: Literal["exact", "greedy", "two_approx", "entropic", "flow"] = "exact"
-    hysteresis: float = Field(default=0.0, ge=0, description="bonus for entries that are kept already")
-    average: float | None = Field(
-        default=None, gt=0, lt=1, description="learn masks from a moving average of W"
-    )
-    warm: bool = True
-
-    def build(self) -> Topology:
-        """As the sparsifier takes it."""
-        return Projection(**self.model_dump(exclude={"name"}))
-
-
-TopologyChoice: TypeAlias = Annotated[ProjectionSection, BeforeValidator(_named)]

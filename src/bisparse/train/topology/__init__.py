@@ -44,6 +44,7 @@ TOPOLOGIES: dict[str, Topology] = {
     "set": Set(),
     "rigl": RigL(),
     "snfs": Snfs(),
+    "evolve": Evolve(),
 }
 
 
