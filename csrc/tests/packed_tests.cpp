@@ -158,10 +158,14 @@ void test_transposed(const Case& c, std::int64_t batch, Dtype dtype, const Produ
 void test_gradient(const Case& c, std::int64_t batch, Dtype dtype, const ProductKernels* kernels, std::mt19937& random) {
   const auto [rows, cols, keep, block] = c.shape;
   const std::int64_t slots = c.view.row_values();
-  Numbers y(dtype, batch * rows), x(dtype, batch * cols), gradient(Dtype::f32, rows * slots);
+  Numbers y(dtype, batch * rows), x(dtype, batch * cols), gradient(Dtype::f32, rows * slots), again(Dtype::f32, rows * slots);
   y.draw(random), x.draw(random);
-  value_gradient({c.view, y.data.get(), dtype, x.data.get(), dtype, batch, c.free_bits.get(),
-                  reinterpret_cast<float*>(gradient.data.get())}, 2, kernels);
+  ValueGradient task{c.view, y.data.get(), dtype, x.data.get(), dtype, batch, c.free_bits.get(),
+                     reinterpret_cast<float*>(gradient.data.get())};
+  value_gradient(task, 2, kernels);
+  task.gradient = reinterpret_cast<float*>(again.data.get());
+  value_gradient(task, 1, kernels);
+  CHECK(std::memcmp(gradient.data.get(), again.data.get(), static_cast<std::size_t>(rows * slots) * sizeof(float)) == 0);
   for (std::int64_t r = 0; r < rows; ++r) {
     std::int64_t slot = 0;
     for (std::int64_t k = 0; k < cols; ++k) {
@@ -211,6 +215,7 @@ int main() {
   for (const ProductKernels* kernels : available_products()) {
     test_multiply(large, 4, Dtype::f32, kernels, random);
     test_transposed(large, 4, Dtype::f32, kernels, random);
+    test_gradient(large, kGradientBatch + 3, Dtype::f32, kernels, random);  // two blocks of the batch: the second adds
   }
   std::printf("packed tests: %d checks passed for", checks);
   for (const ProductKernels* kernels : available_products()) std::printf(" %s", kernels->name);
