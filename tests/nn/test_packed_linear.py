@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -175,6 +176,31 @@ def test_a_mode_sees_the_operator_also_without_gradients() -> None:
             watched = packed(x)
     assert alone.equal(watched)
     assert shapes.largest == 4 * 40
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_transforms_see_the_operator(learns: bool) -> None:
+    """Their tensors have no memory to hand to the core; the same goes for the meta device."""
+    linear = masked_linear(40, 72, "4:8")
+    packed, x = PackedLinear.from_linear(linear), torch.randn(4, 72)
+    with torch.set_grad_enabled(learns):
+        torch.testing.assert_close(torch.func.vmap(packed)(x), linear(x))
+        assert packed.to("meta")(x.to("meta")).shape == (4, 40)
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_forward_mode_is_refused_and_not_taken_for_zero(learns: bool) -> None:
+    packed, x = PackedLinear.from_linear(masked_linear(40, 72, "4:8")), torch.randn(4, 72)
+    refusal = pytest.raises(NotImplementedError, match=r"no forward-mode derivative.*to_dense")
+    with torch.set_grad_enabled(learns):
+        with refusal:
+            torch.func.jvp(packed, (x,), (x,))
+        with refusal:
+            torch.func.jacfwd(packed)(x)
+        with forward_ad.dual_level():
+            assert packed(x).shape == (4, 40)
+            with refusal:
+                packed(forward_ad.make_dual(x, x))
 
 
 def test_it_compiles_in_one_graph_with_gradients() -> None:

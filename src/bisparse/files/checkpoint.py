@@ -24,6 +24,7 @@ __all__ = [
     "SINGLE_NAME",
     "Checkpoint",
     "Kind",
+    "index_metadata",
     "kind_of",
     "open_checkpoint",
 ]
@@ -215,6 +216,15 @@ def _names_in(folder: Path) -> tuple[Path, str]:
     if packed and plain:
         raise CheckpointError(f"{folder} holds both {plain[0]} and {packed[0]}: remove the one not meant")
     return (folder / PACKED_INDEX_NAME, PACKED_SINGLE_NAME) if packed else (folder / INDEX_NAME, SINGLE_NAME)
+
+
+def index_metadata(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the index of a folder says beside where its tensors are; empty where there is no index."""
+    if checkpoint.kind != "folder":
+        return {}
+    index, _ = _names_in(checkpoint.path)
+    metadata = _read_json(index).get("metadata", {}) if index.is_file() else {}
+    return dict(metadata) if isinstance(metadata, dict) else {}
 
 
 def _shard_names(index: Path) -> dict[str, set[str]]:

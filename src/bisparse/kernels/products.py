@@ -231,7 +231,8 @@ def _activations(name: str, tensor: Tensor, features: int) -> Tensor:
     _check_float(name, tensor)
     if tensor.dim() == 0 or tensor.shape[-1] != features:
         raise ValueError(
-            f"{name} of shape {tuple(tensor.shape)} does not end in the {features} features of the matrix"
+            f"{name} of shape {tuple(tensor.shape)} does not end in the {features} features of the matrix: pass "
+            f"(..., {features})"
         )
     flat = tensor if tensor.dim() == 2 else tensor.reshape(tensor.numel() // max(features, 1), features)
     return flat.contiguous()

@@ -116,6 +116,9 @@ class PackedConv2d(PackedLayer):
         layer._adopt(packed, conv.weight, conv.bias)
         return layer.train(conv.training)
 
+    def _matrix(self, weight: Tensor) -> Tensor:
+        return as_rows(weight, _LAYOUT)[0]
+
     def dense_weight(self) -> Tensor:
         """The (O, I, h, w) weight with zeros."""
         shape = (self.out_channels, self.in_channels, *self.kernel_size)

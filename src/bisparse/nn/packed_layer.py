@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from bisparse.kernels.packed import PackedMatrix, free_bytes, packed_sizes
+from bisparse.kernels.packed import PackedMatrix, free_bytes, pack_matrix, packed_sizes
 from bisparse.kernels.products import multiply
 from bisparse.pattern import NM, TransposableNM, parse_pattern
 
@@ -55,6 +56,21 @@ class PackedLayer(nn.Module):
             self.values.detach(), self.index, (self.rows, self.columns), self.pattern, self.free
         )
 
+    def pack(self, weight: Tensor) -> PackedMatrix:
+        """A dense weight as this layer would hold it: of its pattern and dtype.
+
+        Raises:
+            ValueError: another shape, or the weight breaks the pattern.
+        """
+        packed = pack_matrix(self._matrix(weight).to(self.values.dtype), self.pattern)
+        if packed.shape != (self.rows, self.columns):
+            raise ValueError(f"{packed.shape} does not fit a layer that holds {(self.rows, self.columns)}")
+        return packed
+
+    def _matrix(self, weight: Tensor) -> Tensor:
+        """A dense weight as (rows, columns)."""
+        return weight
+
     def _adopt(self, packed: PackedMatrix, weight: Tensor, bias: Tensor | None) -> None:
         """Take over a packed weight, and the bias of the module that it came from."""
         self.values = nn.Parameter(packed.values, requires_grad=weight.requires_grad)
@@ -63,11 +79,20 @@ class PackedLayer(nn.Module):
             self.bias = nn.Parameter(bias.detach().clone(), requires_grad=bias.requires_grad)
 
     def _ready(self, x: Tensor) -> Tensor:
-        """The input in the dtype that autocast asks for; refuses devices that packed products do not run on."""
+        """The input in the dtype that autocast asks for.
+
+        Refuses devices that packed products do not run on, and forward-mode derivatives, which PyTorch would take
+        for zero.
+        """
         if x.device.type not in ("cpu", "meta") or self.values.device.type not in ("cpu", "meta"):
             raise RuntimeError(
                 f"{type(self).__name__} runs on the CPU, but its input is on {x.device} and its values on "
                 f"{self.values.device}: move both with .cpu(), or go back to a dense layer"
+            )
+        if not torch.compiler.is_compiling() and _carries_tangent(x, self.values, self.bias):
+            raise NotImplementedError(
+                f"{type(self).__name__} has no forward-mode derivative (jvp, jacfwd): use reverse mode (vjp, jacrev, "
+                "backward), or a dense model, bisparse.to_dense(model)"
             )
         if torch.is_autocast_enabled("cpu"):
             return x.to(torch.get_autocast_dtype("cpu"))
@@ -105,11 +130,21 @@ def _is_plain(x: Tensor) -> bool:
     """Whether nobody is to see the call as an operator: it then costs a third of the time, 10 us instead of 30."""
     return (
         type(x) is Tensor
+        and not x.is_meta
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         and _get_current_dispatch_mode() is None
+        and not torch._C._are_functorch_transforms_active()
     )
+
+
+def _carries_tangent(*tensors: Tensor | None) -> bool:
+    """Whether a forward-mode derivative is being taken with respect to one of these."""
+    if forward_ad._current_level < 0:
+        return False
+    parts = [forward_ad.unpack_dual(t) for t in tensors if t is not None]  # type: ignore[no-untyped-call]
+    return any(part.tangent is not None for part in parts)
 
 
 def _first_slots(columns: int, pattern: NM | TransposableNM, index_bytes: int) -> Tensor:

@@ -272,6 +272,8 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
         bs.save_packed({"w": torch.ones(2)}, tmp_path / "x.pt")
     with pytest.raises(TypeError, match="'n' is a int"):
         bs.save_packed({"n": 3}, tmp_path / "x.safetensors")  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match="the name 1 is a int"):
+        bs.save_packed({1: torch.ones(2)}, tmp_path / "x.safetensors")  # type: ignore[dict-item]
     with pytest.raises(ValueError, match="fits no safetensors file"):
         bs.save_packed({"s": torch.eye(3).to_sparse()}, tmp_path / "x.safetensors")
     bs.save_packed({"w": torch.ones(2)}, tmp_path / "x.safetensors")
@@ -296,3 +298,42 @@ def test_names_that_look_like_parts_are_kept(tmp_path: Path) -> None:
     loaded = bs.load_packed(tmp_path / "x.safetensors")
     assert loaded.keys() == tensors.keys()
     assert all(same_bits(loaded[name], tensor) for name, tensor in tensors.items())
+
+
+def test_packed_layers_of_every_kind_take_dense_weights(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(16, 8, 3), nn.Flatten(), nn.Linear(32, 8))
+    bs.prune_(model, "4:8", ignore=[])
+    bs.save_packed(model, tmp_path / "x.safetensors", durable=False)
+    packed = nn.Sequential(
+        bs.nn.PackedConv2d.from_conv(model[0]), nn.Flatten(), bs.nn.PackedLinear.from_linear(model[2])
+    )
+    for layer in (packed[0], packed[2]):
+        nn.init.zeros_(layer.values)
+    bs.load_packed_(packed, tmp_path / "x.safetensors")
+    x = torch.randn(2, 16, 4, 4)
+    torch.testing.assert_close(packed(x), model(x))
+    other = nn.Sequential(bs.nn.PackedConv2d(16, 8, (3, 3), "2:8"), nn.Flatten(), packed[2])
+    with pytest.raises(ValueError, match=r"^0\.weight: .* does not obey 2:8"):
+        bs.load_packed_(other, tmp_path / "x.safetensors")
+
+
+def test_a_folder_of_transformers_comes_back_byte_for_byte_and_loads_into_a_tied_model(
+    tmp_path: Path,
+) -> None:
+    transformers = pytest.importorskip("transformers", reason="needs the extra transformers")
+    config = transformers.LlamaConfig(
+        hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, vocab_size=128,
+        tie_word_embeddings=True,
+    )  # fmt: skip
+    model = transformers.LlamaForCausalLM(config)
+    bs.prune_(model, "4:8")
+    model.save_pretrained(tmp_path / "plain", max_shard_size="100KB")
+    bs.pack_file(tmp_path / "plain", tmp_path / "packed", durable=False)
+    bs.unpack_file(tmp_path / "packed", tmp_path / "back", durable=False)
+    names = sorted(path.name for path in (tmp_path / "plain").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "back").iterdir())
+    for name in names:
+        assert (tmp_path / "plain" / name).read_bytes() == (tmp_path / "back" / name).read_bytes()
+    loaded = bs.load_packed(tmp_path / "packed", transformers.LlamaForCausalLM(config))
+    tokens = torch.arange(8)[None]
+    assert torch.equal(loaded(tokens).logits, model(tokens).logits)

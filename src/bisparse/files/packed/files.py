@@ -14,6 +14,7 @@ from bisparse.files.checkpoint import (
     PACKED_SINGLE_NAME,
     SINGLE_NAME,
     Checkpoint,
+    index_metadata,
     kind_of,
     open_checkpoint,
 )
@@ -208,9 +209,8 @@ def _write_index(checkpoint: Checkpoint, folder: Path, *, packed: bool) -> None:
     """Which shard holds which tensor, under the name that packed (or ordinary) folders use."""
     placed = {entry.name: shard.name for shard, entry in checkpoint.entries()}
     total = sum(entry.nbytes for _, entry in checkpoint.entries())
-    text = json.dumps(
-        {"metadata": {"total_size": total}, "weight_map": dict(sorted(placed.items()))}, indent=2
-    )
+    metadata = index_metadata(checkpoint) | {"total_size": total}
+    text = json.dumps({"metadata": metadata, "weight_map": placed}, indent=2, sort_keys=True)
     path = folder / (PACKED_INDEX_NAME if packed else INDEX_NAME)
     with as_output_error(path):
         path.write_text(text + "\n", encoding="utf-8")

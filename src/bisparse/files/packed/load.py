@@ -21,8 +21,7 @@ from bisparse.files.packed.reader import PackedFile, view_of
 from bisparse.files.safetensors_header import TensorEntry
 from bisparse.files.safetensors_types import torch_dtype
 from bisparse.files.shards import Shard
-from bisparse.kernels.packed import pack_matrix
-from bisparse.nn import PackedLinear
+from bisparse.nn.packed_layer import PackedLayer
 
 __all__ = ["load_packed", "load_packed_"]
 
@@ -74,7 +73,7 @@ def load_packed_(model: Model, path: str | Path, *, threads: int | None = None) 
 
     Args:
         model: its names and shapes are those of the file; values are converted to its types and devices. Packed layers
-            take dense weights that obey their patterns.
+            take dense weights that obey their patterns. Of tied names the file may hold one.
         path: as for :func:`load_packed`.
         threads: upper limit; ``None`` = all cores.
 
@@ -88,19 +87,32 @@ def load_packed_(model: Model, path: str | Path, *, threads: int | None = None) 
     """
     tensors = load_packed(path, threads=threads)
     for name, module in model.named_modules():
-        if isinstance(module, PackedLinear):
+        if isinstance(module, PackedLayer):
             _repack(module, f"{name}." if name else "", tensors)
+    _complete_ties(model, tensors)
     model.load_state_dict(tensors)
     return model
 
 
-def _repack(layer: PackedLinear, prefix: str, tensors: dict[str, Tensor]) -> None:
+def _repack(layer: PackedLayer, prefix: str, tensors: dict[str, Tensor]) -> None:
     """Replace a dense weight by the parts of a packed layer, of that layer's pattern."""
     weight = tensors.pop(f"{prefix}weight", None)
     if weight is not None:
-        packed = pack_matrix(weight.to(layer.values.dtype), layer.pattern)
+        try:
+            packed = layer.pack(weight)
+        except ValueError as error:
+            raise ValueError(f"{prefix}weight: {error}") from error
         parts = {"values": packed.values, "index": packed.index, "free": packed.free}
         tensors.update({prefix + name: part for name, part in parts.items() if part is not None})
+
+
+def _complete_ties(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Add names that the file leaves out because, in the model, they are another name of what it holds."""
+    state = model.state_dict(keep_vars=True)
+    held = {id(tensor): tensors[name] for name, tensor in state.items() if name in tensors}
+    for name, tensor in state.items():
+        if name not in tensors and id(tensor) in held:
+            tensors[name] = held[id(tensor)]
 
 
 def _allocate(checkpoint: Checkpoint, entry: TensorEntry) -> Tensor:

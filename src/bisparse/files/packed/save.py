@@ -57,7 +57,7 @@ def save_packed(
 
     Raises:
         OutputError: the file exists, or cannot be written; nothing is left behind.
-        TypeError: a state dict that holds something else than tensors.
+        TypeError: a state dict that holds something else than tensors under names.
         ValueError: an unknown pattern or suffix, or a tensor that safetensors cannot hold.
     """
     start = time.perf_counter()
@@ -87,6 +87,8 @@ def _tensors_of(model: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What is to be saved, on the CPU; tied tensors stay one."""
     found = dense_state_dict(model) if isinstance(model, nn.Module) else model
     for name, tensor in found.items():
+        if not isinstance(name, str):
+            raise TypeError(f"the name {name!r} is a {type(name).__name__}: tensors are saved under text")
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name!r} is a {type(tensor).__name__}: only tensors can be saved")
         if not is_storable(tensor):
