@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from bisparse.acceleration import choose, entry, time_layer
 from bisparse.acceleration.candidates import CANDIDATES, Candidate
 from bisparse.acceleration.observe import observe, runner, undisturbed
 from bisparse.acceleration.timing import Cold, LayerTimes, time_calls
-from bisparse.acceleration.whole import Whole
+from bisparse.acceleration.whole import Swap, Whole, compare_whole
 from bisparse.nn import PackedConv2d, PackedLinear
 
 
@@ -273,3 +274,49 @@ def test_wrong_arguments() -> None:
         bs.accelerate_(Net(), torch.zeros(1), mode="fast")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"min_gain=0\.5"):
         bs.accelerate_(Net(), torch.zeros(1), min_gain=0.5)
+
+
+class ReadsWeight(nn.Module):
+    """Reads what a packed layer has not, as T5 does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Linear(64, 64), nn.Linear(64, 64)
+        mask_(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.first(x).to(self.last.weight.dtype))
+
+
+def test_a_model_that_fails_with_sparse_layers_is_put_back(made_up: Any) -> None:
+    made_up(lambda *_: 0.5)
+    model, x = ReadsWeight(), torch.randn(1, 64)
+    expected = model(x)
+    report = bs.accelerate_(model, x, show=False)
+    assert report.rolled_back
+    assert report.swapped == ()
+    assert "put back: the model fails with sparse layers (AttributeError: 'PackedLinear'" in str(report)
+    assert report.speedup == 1.0
+    assert torch.equal(model(x), expected)
+
+
+def test_layers_with_hooks_stay_dense(made_up: Any) -> None:
+    made_up(lambda *_: 0.5)
+    model, calls = Net(), []
+    model.blocks[0].register_forward_hook(lambda *_: calls.append(1))
+    report = bs.accelerate_(model, torch.randn(1, 1, 64), show=False)
+    assert "blocks.0" not in report.swapped
+    assert "blocks.1" in report.swapped
+    assert any("hooks" in note for note in report.notes)
+    calls.clear()
+    model(torch.randn(1, 1, 64))
+    assert calls == [1]
+
+
+def test_dropout_does_not_count_as_a_difference() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 64), nn.Dropout(0.5), nn.Linear(64, 8))
+    swaps = [Swap("0", model[0], copy.deepcopy(model[0]))]
+    x = torch.randn(4, 64)
+    assert compare_whole(model, swaps, lambda net: net(x)).difference == 0.0

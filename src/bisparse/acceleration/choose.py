@@ -48,10 +48,14 @@ class Choice:
         assert self.chosen is not None
         return self.chosen.build(self.layer, self.pattern)
 
-    def rows(self, *, rolled_back: bool) -> list[LayerTiming]:
-        """One row for every number of tokens that was timed; one at least."""
-        chosen = None if rolled_back else self.chosen
-        reason = "put back: the whole model was not faster" if rolled_back and self.chosen else self.reason
+    def rows(self, put_back: str) -> list[LayerTiming]:
+        """One row for every number of tokens that was timed; one at least.
+
+        Args:
+            put_back: why the layer is dense again although it was chosen; ``""`` where it is not.
+        """
+        chosen = None if put_back else self.chosen
+        reason = f"put back: {put_back}" if put_back and self.chosen else self.reason
         shape = tuple(getattr(self.layer, "weight").shape)  # noqa: B009  (a module's attributes are not typed)
         rows = []
         for use in self.uses[:_MOST_USES]:

@@ -15,7 +15,7 @@ from bisparse.acceleration.choose import choose
 from bisparse.acceleration.observe import observe, runner, undisturbed
 from bisparse.acceleration.report import AccelerateReport
 from bisparse.acceleration.timing import Cold
-from bisparse.acceleration.whole import Swap, compare_whole, swap_all
+from bisparse.acceleration.whole import Swap, compare_whole, failure_with, swap_all
 from bisparse.machine import busy_note, describe_machine
 from bisparse.nn.find_pattern import find_pattern
 from bisparse.pattern import NM
@@ -25,6 +25,7 @@ __all__ = ["Accelerated", "accelerate", "accelerate_"]
 
 Model = TypeVar("Model", bound=nn.Module)
 _NOISE = 1.02
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,9 @@ def accelerate_(
     then timed at these, dense against every sparse layer that fits: in turn, one call at a time, its weights
     driven out of the caches as far as the rest of the model would do. It is swapped where the sparse layer
     computes the same and its calls together are faster by ``min_gain``. At last the whole sample is timed
-    before and after, in turn; where that is slower by more than noise (2%), everything is put back. Layers of
-    one shape, pattern and use are timed once. Cost: seconds, and the memory of the packed layers.
+    before and after, in turn; where that is slower by more than noise (2%), or fails because the model reads
+    what only a dense layer has, everything is put back. Layers of one shape, pattern and use are timed once;
+    layers with hooks stay dense. Cost: seconds, and the memory of the packed layers.
 
     Args:
         model: with masked layers, for example after :func:`bisparse.prune`.
@@ -102,12 +104,14 @@ def accelerate_(
         )
         choices = choose(masked, uses, tuple(candidates), mode=mode, min_gain=min_gain, cold=cold)
         swaps = [Swap(c.name, c.layer, c.build()) for c in choices if c.chosen is not None]
-        whole = compare_whole(model, swaps, run) if swaps else None
-    rolled_back = whole is not None and whole.sparse_seconds > _NOISE * whole.dense_seconds
-    if not rolled_back:
+        put_back = failure_with(model, swaps, run) if swaps else ""
+        whole = compare_whole(model, swaps, run) if swaps and not put_back else None
+    if whole is not None and whole.sparse_seconds > _NOISE * whole.dense_seconds:
+        put_back = "the whole model was not faster"
+    if not put_back:
         swap_all(model, swaps)
     report = AccelerateReport(
-        layers=tuple(row for choice in choices for row in choice.rows(rolled_back=rolled_back)),
+        layers=tuple(row for choice in choices for row in choice.rows(put_back)),
         mode=mode,
         min_gain=min_gain,
         dense_seconds=None if whole is None else whole.dense_seconds,
@@ -115,7 +119,7 @@ def accelerate_(
         difference=None if whole is None else whole.difference,
         dense_bytes=sum(_bytes(swap.dense) for swap in swaps),
         sparse_bytes=sum(_bytes(swap.sparse) for swap in swaps),
-        rolled_back=rolled_back,
+        put_back=put_back,
         machine=f"{describe_machine()}, {torch.get_num_threads()} threads",
         notes=tuple(filter(None, [*notes, busy_note()])),
     )
@@ -157,4 +161,6 @@ def _unfit(weight: Weight) -> str:
         return f"{type(weight.module).__name__}: no sparse product"
     if not weight.module_name:
         return "the model itself: put it into nn.Sequential"
+    if any(getattr(weight.module, hooks) for hooks in _HOOKS):
+        return "it has hooks, which a sparse layer would not call: remove them first"
     return f"tied to {weight.aliases[0]}" if weight.aliases else ""

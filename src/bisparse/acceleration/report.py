@@ -63,12 +63,12 @@ class AccelerateReport:
         layers: one row per masked layer and number of tokens.
         mode: ``"inference"`` or ``"training"``.
         min_gain: how much faster a sparse layer had to be.
-        dense_seconds: median of the whole sample before; ``None`` where nothing was swapped.
+        dense_seconds: median of the whole sample before; ``None`` where nothing was swapped, or the model failed.
         sparse_seconds: the same after.
         difference: relative distance of the outputs before and after.
         dense_bytes: weights of the swapped layers before.
         sparse_bytes: the same after.
-        rolled_back: whether everything was put back because the whole model was not faster.
+        put_back: why every layer is dense again; ``""`` where the chosen ones are sparse.
         machine: what this holds for.
         notes: what a user should know, one line each.
     """
@@ -81,9 +81,14 @@ class AccelerateReport:
     difference: float | None
     dense_bytes: int
     sparse_bytes: int
-    rolled_back: bool
+    put_back: str
     machine: str
     notes: tuple[str, ...] = ()
+
+    @property
+    def rolled_back(self) -> bool:
+        """Whether everything was put back."""
+        return bool(self.put_back)
 
     @property
     def swapped(self) -> tuple[str, ...]:
@@ -104,7 +109,7 @@ class AccelerateReport:
     def to_dict(self) -> dict[str, object]:
         """Everything, ready for JSON."""
         plain: dict[str, object] = to_plain(self)
-        return plain | {"speedup": self.speedup}
+        return plain | {"speedup": self.speedup, "rolled_back": self.rolled_back}
 
     def to_table(self) -> Table:
         """One line per layer and number of tokens, with totals and notes."""
@@ -114,11 +119,13 @@ class AccelerateReport:
             f"{len(self.swapped)} of {counted(count, 'masked layer', 'masked layers')} swapped; {self.machine}"
         ]
         if self.dense_seconds is not None and self.sparse_seconds is not None:
-            what = "put back: the whole model was not faster" if self.rolled_back else "swapped"
+            what = f"put back: {self.put_back}" if self.put_back else "swapped"
             notes.append(
                 f"whole model: {1e3 * self.dense_seconds:.3g} ms dense, {1e3 * self.sparse_seconds:.3g} ms sparse "
                 f"({self.dense_seconds / self.sparse_seconds:.2f}x, {what}); outputs differ by {self.difference:.1e}"
             )
+        elif self.put_back:
+            notes.append(f"put back: {self.put_back}")
         if self.swapped:
             notes.append(
                 f"their weights: {format_bytes(self.dense_bytes)} -> {format_bytes(self.sparse_bytes)}"
