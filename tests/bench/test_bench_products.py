@@ -91,6 +91,11 @@ def test_shapes_of_a_file_are_its_patterned_matrices(tmp_path: Path) -> None:
     bs.save_packed({"w": torch.ones(64, 64)}, tmp_path / "y.safetensors", durable=False)
     with pytest.raises(ValueError, match="holds no N:M matrix"):
         shapes_of_file(tmp_path / "y.safetensors")
+    kernels = torch.randn(64, 64, 3, 3)
+    kernels[:, ::2] = 0
+    bs.save_packed({"conv.weight": kernels}, tmp_path / "z.safetensors", durable=False)
+    with pytest.raises(ValueError, match=r"no \(outputs, inputs\) matrices"):
+        shapes_of_file(tmp_path / "z.safetensors")
 
 
 def test_the_commands(tmp_path: Path) -> None:

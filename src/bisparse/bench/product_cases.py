@@ -91,6 +91,11 @@ def shapes_of_file(path: str | Path) -> list[tuple[int, int, str]]:
         for c in codings
         if len(c.shape) == 2 and c.kind == "combination" and c.axis
     ]
+    if not found and any(coding.kind == "combination" for coding in codings):
+        raise ValueError(
+            f"{path}: its N:M weights are no (outputs, inputs) matrices, and only these are timed here; for "
+            "convolutions and transposed weights use bisparse.accelerate on the model, or --shapes"
+        )
     if not found:
         raise ValueError(
             f"{path} holds no N:M matrix: prune it first, for example bisparse prune {path} -p 4:8"

@@ -36,6 +36,7 @@ def _panel(rows: Sequence[Row], title: str) -> Callable[[Axes], None]:
             axes.plot(tokens, speedups, marker="o", label=shape)
         axes.axhline(1.0, color=INK, linewidth=1)
         axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlabel("tokens (batch)")
         axes.set_ylabel("dense time / packed time")
         axes.set_title(title, fontsize=10)
