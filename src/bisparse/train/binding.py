@@ -135,8 +135,6 @@ class Binding:
             self._close(time.perf_counter())
 
     def _close(self, started: float) -> None:
-        if moving := [w for w in self._masked() if self._moves(w)]:
-            self._rule.settle_(moving, self.optimizer)
         refreshed = self._refresher.after_step(self.weights, self.optimizer)
         self._hide()
         self.seconds += time.perf_counter() - started

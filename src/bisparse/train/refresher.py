@@ -63,10 +63,9 @@ class Refresher:
         started = time.perf_counter()
         if due:
             self._refresh(due, optimizer)
-        if self.topology.continuous:
-            self._follow(
-                [w for w in weights if not self.schedule.due(w.steps) and self.schedule.moves(w.steps)]
-            )
+        moving = [w for w in weights if self.schedule.moves(w.steps) and not self.schedule.due(w.steps)]
+        if self.topology.continuous and moving:
+            self._follow(moving, optimizer)
         if weights[0] is self.lead:
             self._clock.tick(time.perf_counter() - started if due else 0.0)
         return bool(due)
@@ -97,10 +96,12 @@ class Refresher:
             weight.set_mask(chosen.mask)
         self.record.close(max(weight.steps for weight in weights))
 
-    def _follow(self, weights: Sequence[MaskedWeight]) -> None:
+    def _follow(self, weights: Sequence[MaskedWeight], optimizer: Any) -> None:
         """Choose masks that follow their weights, between two measures."""
         patterns = [self.schedule.pattern(weight.pattern, weight.steps) for weight in weights]
         for weight, chosen in zip(weights, self.topology.choose_all(weights, patterns), strict=True):
+            if chosen.mask is not None:
+                self.topology.settle_(weight, weight.mask, chosen.mask, optimizer)
             weight.duals = chosen.duals or weight.duals
             weight.set_mask(chosen.mask)
 

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from bisparse.train.masked_weight import MaskedWeight
-from bisparse.train.measures.bits import count
 from bisparse.train.rules.rule import Rule, Update
 from bisparse.train.thresholds.estimator import LongTail
 from bisparse.train.thresholds.granularity import Granularity, resolve_granularity
-from bisparse.train.thresholds.joining import forget_, join_
+from bisparse.train.thresholds.joining import join_
 from bisparse.train.thresholds.reset import Reset
 from bisparse.train.thresholds.target import Target
 
@@ -113,6 +112,7 @@ class Dst(Rule):
         kind = torch.promote_types(values.dtype, torch.float32)
         weight.learned[_KEY] = nn.Parameter(torch.full(shape, self.start, dtype=kind, device=values.device))
         weight.extra["resets"] = torch.zeros((), dtype=torch.int64)
+        weight.extra["reset_at"] = torch.zeros((), dtype=torch.int64)
         weight.extra["alpha"] = torch.tensor(self.alpha, dtype=torch.float64)
 
     def join(self, optimizer: Any, groups: Mapping[int, Sequence[MaskedWeight]], *, explicit: bool) -> None:
@@ -148,34 +148,39 @@ class Dst(Rule):
             assert gradient is not None
             if update.frozen:
                 weight.learned[_KEY].grad = None
-                gradient.mul_(weight.mask)
+                gradient.addcmul_(gradient, weight.dropped.to(gradient.dtype), value=-1)
             else:
                 self._apply(weight, gradient, update)
 
     def _apply(self, weight: MaskedWeight, gradient: Tensor, update: Update) -> None:
         values, thresholds = weight.values, weight.learned[_KEY]
-        structure = self.estimator(self.saliency(weight)).mul_(values).mul_(gradient)  # G W H(Q)
+        slope = self.estimator(self.saliency(weight)).mul_(values)  # W H(Q)
         force = float(weight.extra["alpha"]) * torch.exp(-thresholds.detach())
         if update.scale is not None:
             force *= update.scale
         force = -force if update.maximize else force
-        thresholds.grad = -self._granularity.gather(structure, weight.layout).to(thresholds.dtype) - force
-        gradient.mul_(weight.mask).add_(structure.mul_(values.sign()))
+        structure = self._granularity.gather(slope * gradient, weight.layout)
+        thresholds.grad = -structure.to(thresholds.dtype) - force
+        gradient.addcmul_(
+            gradient, slope.abs_().sub_(weight.dropped).to(gradient.dtype)
+        )  # G (1 + |W| H - (1 - M))
 
-    def settle_(self, weights: Sequence[MaskedWeight], optimizer: Any) -> None:
-        """Set thresholds back where too little is left, and adapt alpha. Waits for the device once."""
-        counts = [count(self.above(self.saliency(weight))) for weight in weights]
-        kept = torch.stack([torch.as_tensor(number) for number in counts]).tolist()
-        for weight, number in zip(weights, kept, strict=True):
-            if self.reset.due(number, weight.mask.numel()):
-                self.reset.apply_(weight.learned[_KEY].detach(), self.saliency(weight))
-                forget_(optimizer, weight.learned[_KEY])
-                weight.extra["resets"] += 1
-        if self.target is not None:
-            density = sum(kept) / max(sum(weight.mask.numel() for weight in weights), 1)
-            alpha = self.alpha * self.target.factor(density, weights[0].steps + 1)
-            for weight in weights:
-                weight.extra["alpha"].fill_(alpha)
+    def set_back_(self, weight: MaskedWeight, kept: float) -> bool:
+        """Set thresholds back if they leave too little; whether they were."""
+        if not self.reset.due(kept, weight.mask.numel()):
+            return False
+        self.reset.apply_(weight.learned[_KEY].detach(), self.saliency(weight))
+        weight.extra["resets"] += 1
+        weight.extra["reset_at"].fill_(weight.steps)
+        return True
+
+    def adapt_(self, weights: Sequence[MaskedWeight], density: float) -> None:
+        """Adapt alpha to the share that is left of some weights together."""
+        if self.target is None:
+            return
+        alpha = self.alpha * self.target.factor(density, weights[0].steps)
+        for weight in weights:
+            weight.extra["alpha"].fill_(alpha)
 
     def measure(self, weights: Sequence[MaskedWeight]) -> dict[str, float]:
         """``alpha`` (mean), ``resets`` (sum) and ``threshold`` (mean over all)."""

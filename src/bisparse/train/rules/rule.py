@@ -122,14 +122,6 @@ class Rule:
         shrink_(update.hidden, update.learning_rate, update.weight_decay)
         self.reveal_(update.weights)
 
-    def settle_(self, weights: Sequence[MaskedWeight], optimizer: Any) -> None:
-        """Called after every step of an optimizer whose masks may still change, before new ones are chosen.
-
-        Args:
-            weights: masked ones of the optimizer; their parameters hold W.
-            optimizer: that made the step.
-        """
-
     def measure(self, weights: Sequence[MaskedWeight]) -> dict[str, float]:  # noqa: ARG002
         """Figures of some weights, by name, for :meth:`bisparse.Sparsifier.metrics`."""
         return {}

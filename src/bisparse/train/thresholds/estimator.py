@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 __all__ = ["LongTail"]
@@ -40,9 +41,11 @@ class LongTail:
     def __call__(self, distance: Tensor) -> Tensor:
         """H of every entry; a new tensor."""
         away = distance.abs()
-        inside = away <= self.cut
+        inside = torch.le(
+            away, self.cut, out=torch.empty_like(away)
+        )  # numbers: a product of mixed types is slow
         slope = (self.peak - self.tail) / self.knee
-        return away.mul_(-slope).add_(self.peak).clamp_(min=self.tail).mul_(inside)
+        return torch.rsub(away, self.peak, alpha=slope).clamp_(min=self.tail).mul_(inside)
 
     @property
     def integral(self) -> float:
