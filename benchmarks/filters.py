@@ -1,8 +1,8 @@
 """Accuracy after filters are removed: rows to results/filters.json, tables and a picture into the documents.
 
-Run from the repository root with ``python benchmarks/filters.py``; ``--retrain`` runs the rows with retraining, which
-take hours, ``--only resnet20`` one network, ``--tables`` only rewrites tables and picture. Rows that are there are not
-measured again; retraining that was stopped goes on. Data come from the folder that BISPARSE_DATA names.
+Run from the repository root with ``python benchmarks/filters.py``; ``--retrain`` runs the rows with retraining,
+``--only resnet20`` one network, ``--tables`` only rewrites tables and picture. Rows that are there are not measured
+again; retraining that was stopped goes on. Data come from the folder that BISPARSE_DATA names.
 """
 
 from __future__ import annotations

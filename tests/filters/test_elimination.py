@@ -69,6 +69,16 @@ def test_a_copy_of_a_channel_goes_for_nothing() -> None:
     assert found.min() < 1e-4 < np.sort(found)[1]
 
 
+def test_padding_tokens_do_not_count(network: tuple[nn.Sequential, Tensor]) -> None:
+    model, x = network
+    valid = torch.arange(40).view(5, 8) % 3 > 0
+    found = trace(model, Call((x[:2],)))
+    calls = Call((x.view(5, 8, 5),), valid=valid), Call((x[valid.flatten()],))
+    padded, real = (elimination_errors(model, found, find_families(found), [call])[0] for call in calls)
+    np.testing.assert_allclose(padded, real, rtol=1e-4)  # moments are summed in another order
+    assert not np.allclose(padded, errors(model, x), rtol=1e-2)
+
+
 def test_errors_are_weighed_against_what_a_unit_costs() -> None:
     cheap, dear = (Scored(np.array([0.1, 0.3, 0.6]), price=price) for price in (1.0, 10.0))
     assert widths_at([cheap, dear], "error", float(np.log(0.05))) == [3, 1]

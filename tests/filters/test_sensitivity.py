@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from bisparse.filters.collect import layer_inputs, layer_weight
+from bisparse.compress.calibration import Call
+from bisparse.filters.collect import collect_shares, input_pieces, layer_inputs, layer_weight
 from bisparse.filters.sensitivity import channel_sensitivity, weight_sensitivity
+from bisparse.filters.trace import trace
 
 
 def by_hand(weight: torch.Tensor, inputs: torch.Tensor, reduction: str) -> torch.Tensor:
@@ -72,6 +74,41 @@ def test_zeros_and_silent_channels_stay_finite() -> None:
     assert float(found[2]) == 0.0
     assert bool(found.isfinite().all())
     assert not channel_sensitivity(weight, torch.zeros(4, 1, 5)).any()
+
+
+def test_outputs_too_small_to_divide_by_count_for_nothing() -> None:
+    weight, inputs = torch.ones(1, 2, 1), torch.tensor([[1e-40, 3.0], [0.0, 1.0]])[:, None, :]
+    assert channel_sensitivity(weight, inputs).tolist() == [0.75, 0.25]
+    assert channel_sensitivity(weight, inputs, "max").tolist() == [0.75, 0.25]
+    assert weight_sensitivity(weight, inputs)[0, :, 0].tolist() == [0.75, 0.25]
+
+
+def test_padding_tokens_do_not_count() -> None:
+    torch.manual_seed(7)
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).eval()
+    x, valid = torch.randn(3, 5, 4), torch.rand(3, 5) < 0.6
+    found = trace(model, Call((x[:1],)))
+    padded, real, all_of_them = (
+        next(iter(collect_shares(model, found, [[call]]).values())).first
+        for call in (Call((x,), valid=valid), Call((x[valid],)), Call((x,)))
+    )
+    assert torch.equal(padded, real)
+    assert not torch.equal(padded, all_of_them)
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"),
+    [
+        (nn.Conv2d(4, 8, 3, groups=2), (70, 4, 40, 40)),
+        (nn.Conv2d(4, 8, 3), (4, 9, 9)),
+        (nn.Linear(4, 3), (7, 4)),
+    ],
+)
+def test_pieces_are_the_whole(module: nn.Module, shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape)
+    pieces = list(input_pieces(module, x))
+    assert len(pieces) == (2 if len(shape) == 4 else 1)
+    torch.testing.assert_close(torch.cat(pieces, 2), layer_inputs(module, x))
 
 
 @pytest.mark.parametrize(

@@ -48,12 +48,17 @@ def _text(value: float | None, form: str = "{:.2f}") -> str:
     return "" if value is None else form.format(value)
 
 
+def _keeps(model: str) -> list[float]:
+    """Shares of the parameters, from many to few."""
+    return sorted(KEEPS[Case(model, "dense").kind], reverse=True)
+
+
 def _one_shot(rows: Sequence[Row], model: str) -> str:
     """One line per share of parameters, one column per method; the best in bold."""
-    kind = Case(model, "dense").kind
-    used = [m for m in METHODS if any(_find(rows, Case(model, *m, keep)) is not None for keep in KEEPS[kind])]
+    keeps = _keeps(model)
+    used = [m for m in METHODS if any(_find(rows, Case(model, *m, keep)) is not None for keep in keeps)]
     lines = []
-    for keep in KEEPS[kind]:
+    for keep in keeps:
         found = [_find(rows, Case(model, *method, keep)) for method in used]
         values = [_number(row, "accuracy") for row in found]
         best = max((value for value in values if value is not None), default=None)
@@ -98,10 +103,44 @@ def _retrained(rows: Sequence[Row]) -> str:
     return markdown_table(head, [*lines, *_PRINTED])
 
 
+_PAIRS = (
+    (("obs", "least_squares"), ("l1", "none")),
+    (("obs", "least_squares"), ("l1", "least_squares")),
+    (("pfp", "rescale"), ("l1", "none")),
+    (("pfp", "least_squares"), ("l1", "least_squares")),
+)
+
+
+def _compared(rows: Sequence[Row]) -> str:
+    """How often one method is ahead of another before retraining, and by how many points at least and at most."""
+    lines = []
+    for first, second in _PAIRS:
+        gains = [
+            one - other
+            for model in MODELS
+            for keep in _keeps(model)
+            if (one := _number(_find(rows, Case(model, *first, keep)), "accuracy")) is not None
+            and (other := _number(_find(rows, Case(model, *second, keep)), "accuracy")) is not None
+        ]
+        if gains:
+            ahead = f"{sum(gain > 0 for gain in gains)} of {len(gains)}"
+            lines.append(
+                [
+                    f"{_NAMES[first]} against {_NAMES[second]}",
+                    ahead,
+                    f"{min(gains):+.2f}",
+                    f"{max(gains):+.2f}",
+                ]
+            )
+    if not lines:
+        return "Not measured yet.\n"
+    return markdown_table(["before retraining", "ahead", "least gain", "largest gain"], lines)
+
+
 def filter_tables(rows: Sequence[Row]) -> dict[str, str]:
     """Markdown by the name of its place in the documents."""
     one_shot = {f"filters_{model.replace('-', '_')}": _one_shot(rows, model) for model in MODELS}
-    return one_shot | {"filters_retrained": _retrained(rows)}
+    return one_shot | {"filters_compared": _compared(rows), "filters_retrained": _retrained(rows)}
 
 
 def draw_filters(rows: Sequence[Row], path: Path) -> Path | None:
@@ -120,7 +159,7 @@ def _draw_model(axes: Axes, *, rows: Sequence[Row], model: str) -> None:
     styles |= {("taylor", "none"): ("#5b9c6a", "-"), ("random", "none"): ("#999999", ":")}
     dense = _number(_find(rows, Case(model, "dense")), "accuracy")
     for method, (colour, style) in styles.items():
-        found = [_find(rows, Case(model, *method, keep)) for keep in KEEPS[Case(model, "dense").kind]]
+        found = [_find(rows, Case(model, *method, keep)) for keep in _keeps(model)]
         points = [
             (100 * removed, accuracy)
             for row in found

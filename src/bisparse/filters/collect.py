@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bisparse.compress.calibration import Call, evaluation_state
+from bisparse.compress.inputs import flat_samples
 from bisparse.filters.indices import Ids
 from bisparse.filters.sensitivity import KernelReduction, channel_sensitivity
 from bisparse.filters.trace import Trace
 from bisparse.filters.walk import Product
 
-__all__ = ["LayerShares", "collect_shares", "layer_inputs", "layer_weight"]
+__all__ = ["LayerShares", "collect_shares", "input_pieces", "layer_inputs", "layer_weight"]
+
+_ENTRIES = 2**21  # of unfolded windows: what stays in the cache of one core
+_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,14 +49,14 @@ class LayerShares:
 
 def layer_weight(module: nn.Module, weight: Tensor) -> Tensor:
     """(O, C, K) view of a weight: outputs, inputs per group, kernel positions."""
-    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+    if isinstance(module, _CONVS):
         return weight.flatten(2)
     return (weight if isinstance(module, nn.Linear) else weight.t()).unsqueeze(2)
 
 
 def layer_inputs(module: nn.Module, inputs: Tensor) -> Tensor:
     """(C, K, P): what every weight is multiplied with, at the positions of all samples."""
-    if not isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+    if not isinstance(module, _CONVS):
         return inputs.reshape(-1, inputs.shape[-1]).t().unsqueeze(1)
     spatial = len(module.kernel_size)
     inputs = inputs if inputs.dim() == spatial + 2 else inputs.unsqueeze(0)
@@ -65,6 +70,24 @@ def layer_inputs(module: nn.Module, inputs: Tensor) -> Tensor:
     order = (1, *range(2 + spatial, 2 + 2 * spatial), 0, *range(2, 2 + spatial))
     kernel = int(np.prod(module.kernel_size))
     return windows.permute(order).reshape(windows.shape[1], kernel, -1)
+
+
+def input_pieces(module: nn.Module, inputs: Tensor, valid: Tensor | None = None) -> Iterator[Tensor]:
+    """:func:`layer_inputs` in float32, some samples of a convolution at a time; padding tokens are left out.
+
+    Args:
+        module: a convolution, ``nn.Linear`` or transformers' ``Conv1D``.
+        inputs: of one call.
+        valid: (batch, tokens), False at padding tokens; ``None`` = every position counts.
+    """
+    if not isinstance(module, _CONVS):
+        yield layer_inputs(module, flat_samples(inputs.detach(), valid)).float()
+    elif inputs.dim() < len(module.kernel_size) + 2:
+        yield layer_inputs(module, inputs.detach()).float()
+    else:
+        size = max(1, inputs[0].numel() * math.prod(module.kernel_size))
+        for piece in torch.split(inputs.detach(), max(1, _ENTRIES // size)):
+            yield layer_inputs(module, piece).float()
 
 
 class _Layer:
@@ -86,10 +109,9 @@ class _Layer:
         self.called = False
         self.shares = [torch.zeros(len(self.units)), torch.zeros(len(self.units))]
 
-    def add(self, inputs: Tensor, part: int, reduction: KernelReduction) -> None:
-        """Take up the inputs of one call."""
+    def add(self, windows: Tensor, part: int, reduction: KernelReduction) -> None:
+        """Take up inputs of one call."""
         self.called = True
-        windows = layer_inputs(self.module, inputs.detach()).float()
         outputs, channels = len(self.weight) // self.groups, self.weight.shape[1]
         for group in range(self.groups):
             weight = self._by_unit(self.weight[group * outputs : (group + 1) * outputs], 1)
@@ -126,14 +148,15 @@ def collect_shares(
         reduction: over kernel positions.
 
     Returns:
-        For every product that reads units which may be removed and whose module is called. Memory: running
-        maxima, and one batch's windows.
+        For every product that reads units which may be removed and whose module is called; padding tokens do not
+        count. Memory: running maxima, and some windows.
 
     Raises:
         ValueError: activations that are not finite.
     """
     layers = _layers(model, trace)
     part = 0
+    valid: Tensor | None = None
 
     def watch(layer: _Layer, name: str) -> object:
         def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -141,7 +164,8 @@ def collect_shares(
                 raise ValueError(
                     f"the inputs of {name} are not finite: check the calibration data and the weights"
                 )
-            layer.add(args[0], part, reduction)
+            for windows in input_pieces(layer.module, args[0], valid):
+                layer.add(windows, part, reduction)
 
         return hook
 
@@ -153,6 +177,7 @@ def collect_shares(
         with evaluation_state(model):
             for part, calls in enumerate(parts):  # noqa: B007
                 for call in calls:
+                    valid = call.valid
                     call.run(model)
     finally:
         for handle in handles:
@@ -172,7 +197,7 @@ def _layers(model: nn.Module, trace: Trace) -> dict[Product, _Layer]:
         seen.add(product.weight)
         path, _, leaf = product.weight.rpartition(".")
         module = model.get_submodule(path)
-        known = isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)) or hasattr(module, "nf")
+        known = isinstance(module, (nn.Linear, *_CONVS)) or hasattr(module, "nf")
         if leaf != "weight" or not known:
             continue
         found[product] = _Layer(module, model.get_parameter(product.weight), product, trace.units)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bisparse.compress.calibration import Call, evaluation_state
-from bisparse.filters.collect import layer_inputs, layer_weight
+from bisparse.filters.collect import input_pieces, layer_weight
 from bisparse.filters.families import Family
 from bisparse.filters.indices import Ids
 from bisparse.filters.trace import Trace
@@ -89,6 +89,7 @@ def elimination_errors(
 def _collect(model: nn.Module, families: Sequence[Family], calls: Sequence[Call]) -> Mapping[str, _Moments]:
     found: dict[str, _Moments] = {}
     handles = []
+    valid: Tensor | None = None
     for product in {p.weight: p for family in families for p in family.read}.values():
         module = model.get_submodule(product.weight.rpartition(".")[0])
         size = len(product.inputs) * (
@@ -98,15 +99,16 @@ def _collect(model: nn.Module, families: Sequence[Family], calls: Sequence[Call]
         found[product.weight] = _Moments(module, sums)
 
         def watch(module: nn.Module, args: tuple[Tensor, ...], sums: list[Tensor] = sums) -> None:
-            windows = layer_inputs(module, args[0].detach()).float()
-            for total, part in zip(sums, windows.chunk(len(sums)), strict=True):
-                flat = part.flatten(0, 1)
-                total += (flat @ flat.t()).double().cpu()
+            for windows in input_pieces(module, args[0], valid):
+                for total, part in zip(sums, windows.chunk(len(sums)), strict=True):
+                    flat = part.flatten(0, 1)
+                    total += (flat @ flat.t()).double().cpu()
 
         handles.append(module.register_forward_pre_hook(watch))
     try:
         with evaluation_state(model):
             for call in calls:
+                valid = call.valid
                 call.run(model)
     finally:
         for handle in handles:

@@ -27,7 +27,7 @@ class FilterOptions:
     reconstruct: Reconstruct = "rescale"
     samples: int | None = None
     multiple: int = 1
-    delta: float = 0.1
+    delta: float = 1e-16
     seed: int = 0
 
     def __post_init__(self) -> None:

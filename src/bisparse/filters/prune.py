@@ -77,7 +77,9 @@ def prune_filters_(
               guarantee holds for the first two;
             - ``samples``: that decide; default: the paper's formula, at most half of the calibration data;
             - ``multiple``: round widths up to a multiple, e.g. of the tile of an N:M pattern that follows;
-            - ``delta``: probability of failure in the guarantee; ``seed``: of random choices.
+            - ``delta``: probability of failure in the guarantee, and through it in ``"eps"``; the default is the
+              published code's 1e-16, at which the widths follow S and hardly the number of outputs;
+            - ``seed``: of random choices.
 
     Returns:
         FilterReport, with the plan that makes a freshly built model fit the smaller checkpoint.

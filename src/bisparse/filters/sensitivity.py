@@ -23,8 +23,8 @@ def _signed(tensor: Tensor) -> list[Tensor]:
 
 
 def _inverse(totals: Tensor) -> Tensor:
-    """1 / total, and 0 where a total is 0: nothing has a share in nothing."""
-    return torch.where(totals > 0, 1.0 / totals, 0.0)
+    """1 / total, and 0 where it would overflow: nothing has a share in nothing."""
+    return torch.where(totals >= torch.finfo(totals.dtype).tiny, 1.0 / totals, 0.0)
 
 
 def _quadrants(weight: Tensor, inputs: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

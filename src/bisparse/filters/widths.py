@@ -64,7 +64,12 @@ class Choice:
 
 
 def widths_at(
-    families: Sequence[Scored], allocation: Allocation, level: float, *, delta: float = 0.1, multiple: int = 1
+    families: Sequence[Scored],
+    allocation: Allocation,
+    level: float,
+    *,
+    delta: float = 1e-16,
+    multiple: int = 1,
 ) -> list[int]:
     """Units that stay in every family at one level for the whole network.
 
@@ -76,7 +81,8 @@ def widths_at(
             removed from every family; ``"global"``: the share removed of all units together, by scores divided by
             their family's norm.
         level: larger levels keep less.
-        delta: probability of failure in the formula of the draws.
+        delta: probability of failure in the formula of the draws. The smaller, the less the number of outputs
+            counts against S; the default is the published code's.
         multiple: widths are rounded up to a multiple of this (of the tile size of a pattern that comes after).
 
     Returns:

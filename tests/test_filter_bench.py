@@ -1,0 +1,46 @@
+"""The filter benchmark: its rows, and what its tables say about made-up ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bisparse.bench.filters_cases import KEEPS, KEY, METHODS, MODELS, Case, cases
+from bisparse.bench.filters_tables import draw_filters, filter_tables
+from bisparse.bench.ledger import Row
+
+
+def test_cases_are_distinct_and_the_most_telling_come_first() -> None:
+    found = cases(retrained=False)
+    assert len({tuple(case.row()[k] for k in KEY) for case in found}) == len(found)
+    assert len(found) == len(MODELS) * (1 + 5 * len(METHODS))
+    telling = found[len(MODELS) : len(MODELS) + 3]
+    assert [(case.model, case.scores, case.keep) for case in telling] == [
+        ("resnet20", "obs", 0.6),
+        ("resnet20", "pfp", 0.6),
+        ("resnet20", "l1", 0.6),
+    ]
+    retrained = cases(retrained=True)
+    assert [case.model for case in retrained[:3]] == ["resnet20"] * 3
+    assert all(case.rounds == 1 and case.epochs for case in retrained)
+
+
+def made_up(model: str, scores: str, fit: str, keep: float, accuracy: float) -> Row:
+    removed = {"parameters_removed": 1 - keep, "operations_removed": 0.3, "pruned_accuracy": accuracy}
+    return Case(model, scores, fit, keep).row() | {"accuracy": accuracy} | removed
+
+
+def test_tables_compare_and_pictures_are_drawn(tmp_path: Path) -> None:
+    rows = [made_up("resnet20", "dense", "none", 1.0, 92.0)]
+    for place, keep in enumerate(sorted(KEEPS["resnet"])):
+        rows.append(made_up("resnet20", "obs", "least_squares", keep, 80.0 + place))
+        rows.append(made_up("resnet20", "l1", "none", keep, 81.0 - place))
+    tables = filter_tables(rows)
+    assert "resnet20, dense 92.00" in tables["filters_resnet20"]
+    assert tables["filters_resnet20"].splitlines()[4] == "| 10% | **84.00** | 77.00 |"
+    assert "| elimination, fitted against l1 | 4 of 5 | -1.00 | +7.00 |" in tables["filters_compared"]
+    assert filter_tables([])["filters_compared"] == "Not measured yet.\n"
+    retrained = made_up("resnet20", "obs", "least_squares", 0.55, 91.5) | {"rounds": 1, "epochs": 3}
+    line = filter_tables([*rows, retrained])["filters_retrained"].splitlines()[2]
+    assert line == "| resnet20, elimination, fitted | 45.0% | 30.0% | 91.50 | 91.50 (-0.50) | 1 x 3 epochs |"
+    assert draw_filters(rows, tmp_path / "filters.png") is not None
+    assert draw_filters([], tmp_path / "none.png") is None
