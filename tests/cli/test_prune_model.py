@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from typer.testing import CliRunner
 
@@ -27,6 +27,14 @@ from torch import nn
 def build():
     torch.manual_seed(0)
     return nn.Sequential(*(m for _ in range(6) for m in (nn.Linear(16, 16), nn.ReLU())), nn.Linear(16, 4))
+
+def batches():
+    generator = torch.Generator().manual_seed(1)
+    return [(torch.randn(32, 16, generator=generator), torch.zeros(32)) for _ in range(2)]
+
+def feed(model):
+    for x, _ in batches():
+        model(x)
 
 def loss(model):
     with torch.no_grad():
@@ -51,6 +59,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "code_of_prune_test.py").write_text(CODE)
     x = np.random.default_rng(0).normal(size=(96, 16)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "narrow.npy", x[:, :5])
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     sys.modules.pop("code_of_prune_test", None)
@@ -82,6 +91,26 @@ def test_a_model_by_entry_point_gives_a_checkpoint_and_its_report(folder):
     assert sorted(p.name for p in folder.iterdir() if "partial" in p.name) == []
 
 
+@pytest.mark.parametrize(
+    "calibration",
+    ["x.npy", "x.npz", "named.npz", "x.safetensors", "code_of_prune_test:batches", "code_of_prune_test:feed"],
+)
+def test_every_kind_of_calibration_data(folder, calibration):
+    x = np.load("x.npy")
+    np.savez("x.npz", x.astype(np.float64))
+    np.savez("named.npz", input=x, weights=np.ones(len(x), np.float32))  # forward() has no "weights": dropped
+    save_file({"input": torch.from_numpy(x)}, "x.safetensors")
+    code, _, errors = run(
+        "prune", *MODEL[:2], "-c", calibration, "-p", "4:8t", "-o", "out.pt", "--reconstruct", "least_squares"
+    )
+    assert (code, errors) == (0, "")
+    report = json.loads(Path("out.pt.report.json").read_text())
+    assert len(report["layers"]) == 6
+    assert all(layer["error_after"] < layer["error_before"] for layer in report["layers"])
+    pruned = torch.load("out.pt", weights_only=True)
+    assert verify_mask(pruned["4.weight"] != 0, "4:8t").feasible
+
+
 def test_weights_are_loaded_into_the_model_first(folder):
     model = nn.Sequential(*(m for _ in range(6) for m in (nn.Linear(16, 16), nn.ReLU())), nn.Linear(16, 4))
     torch.save({"state_dict": {f"module.{k}": v for k, v in model.state_dict().items()}}, "w.pt")
@@ -107,6 +136,8 @@ def test_weights_are_loaded_into_the_model_first(folder):
         ((*MODEL, "-o", "o.pt", "--reconstruct", "magic"), "unknown reconstruction 'magic'"),
         ((*MODEL, "-o", "o.pt", "--layout", "conv"), "--layout has no meaning with --model"),
         ((*MODEL, "-o", "o.pt", "-t", "typo"), "typo"),
+        ((*MODEL[:2], "-c", "typo.npy", "-o", "o.pt", "-p", "2:4"), "typo.npy: no such file"),
+        ((*MODEL[:2], "-c", "narrow.npy", "-o", "o.pt", "-p", "2:4"), "cannot run on a calibration batch"),
         (
             ("x.safetensors", "-o", "o.pt", "-p", "2:4", "--seed", "1"),
             "--seed has no meaning without --model",

@@ -99,3 +99,19 @@ def test_modes_flags_and_caches_are_restored_even_after_an_error():
     assert torch.is_grad_enabled()
     assert inner.config.use_cache is True
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.parametrize(
+    ("model", "batch", "message"),
+    [
+        (nn.Linear(2, 2), torch.zeros(5, 3), r"batch \(float32 \(5, 3\)\).*shapes"),
+        (nn.Linear(2, 2), torch.zeros(5, 2, dtype=torch.long), r"int64 \(5, 2\)"),
+        (nn.Linear(2, 2), "text", "str"),
+        (Tokens(), torch.full((1, 2), 99), r"int64 \(1, 2\).*out of range"),
+    ],
+    ids=["shape", "dtype", "type", "token"],
+)
+def test_batches_that_the_model_cannot_run_on_are_described(model, batch, message):
+    (call,) = calibration_calls([batch], model)
+    with pytest.raises(ValueError, match=message):
+        call.run(model)

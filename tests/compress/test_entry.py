@@ -80,3 +80,28 @@ def test_folders_without_config_and_models_that_are_no_folder(tmp_path):
         load_model(str(tmp_path))
     with pytest.raises(ValueError, match=r"\.safetensors or \.pt"):
         save_model(nn.Linear(2, 2), tmp_path / "folder")
+
+
+def test_double_precision_files_become_single(tmp_path):
+    np.save(tmp_path / "x.npy", np.ones((3, 2)))
+    assert load_calibration(str(tmp_path / "x.npy"), "")[0].dtype == torch.float32
+
+
+def test_bad_calibration_files_are_explained(tmp_path):
+    np.save(tmp_path / "scalar.npy", np.float32(1.0))
+    np.save(tmp_path / "objects.npy", np.array([{}, {}]), allow_pickle=True)
+    for name in ("cut.npy", "cut.npz", "cut.safetensors"):
+        (tmp_path / name).write_bytes(b"PK not really")
+    (tmp_path / "lines.txt").write_text("some text")
+    expected = {
+        "missing.npy": "no such file",
+        "scalar.npy": "first dimension",
+        "objects.npy": "cannot be read",
+        "cut.npy": "cannot be read",
+        "cut.npz": "cannot be read",
+        "cut.safetensors": "cannot be read",
+        "lines.txt": "Hugging Face folder",
+    }
+    for name, message in expected.items():
+        with pytest.raises(ValueError, match=message):
+            load_calibration(str(tmp_path / name), "nets:build")

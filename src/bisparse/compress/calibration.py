@@ -31,8 +31,24 @@ class Call:
     valid: Tensor | None = None
 
     def run(self, model: nn.Module) -> Any:
-        """Call the model."""
-        return model(*self.args, **self.kwargs)
+        """Call the model.
+
+        Raises:
+            ValueError: the model cannot run on it (shapes, dtypes, token ids out of range).
+        """
+        try:
+            return model(*self.args, **self.kwargs)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, TypeError, IndexError) as error:
+            values = ", ".join(map(_described, (*self.args, *self.kwargs.values())))
+            raise ValueError(f"the model cannot run on a calibration batch ({values}): {error}") from error
+
+
+def _described(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
 
 
 def _to(value: Any, device: torch.device) -> Any:

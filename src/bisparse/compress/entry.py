@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -119,20 +120,37 @@ def ready_model(model: nn.Module, weights: str | Path | None, device: str) -> nn
 
 
 def load_arrays(path: Path) -> dict[str, Tensor]:
-    """Named arrays of an .npz, .npy or .safetensors file."""
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+    """Named arrays of an .npz, .npy or .safetensors file.
 
-        found: dict[str, Tensor] = load_file(path)
-        return found
-    content = np.load(path)
-    if path.suffix == ".npy":
-        return {"": torch.from_numpy(content)}
-    return {name: torch.from_numpy(content[name]) for name in content.files}
+    Raises:
+        ValueError: it is damaged, or holds objects instead of numbers.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            found: dict[str, Tensor] = load_file(path)
+            return found
+        content = np.load(path)
+        if path.suffix == ".npy":
+            return {"": torch.from_numpy(content)}
+        return {name: torch.from_numpy(content[name]) for name in content.files}
+    except (OSError, EOFError, ValueError, TypeError, BadZipFile, SafetensorError) as error:
+        raise ValueError(f"{path} cannot be read as arrays: {error}") from None
+
+
+def _single(array: Tensor) -> Tensor:
+    return array.float() if array.dtype == torch.float64 else array
 
 
 def _text_batches(path: Path, tokenizer_folder: Path, batch: int, length: int) -> list[dict[str, Tensor]]:
     """Non-empty lines of a text file as padded token batches."""
+    if not tokenizer_folder.is_dir():
+        raise ValueError(
+            f"{path} is text, for which --model must be a Hugging Face folder with its tokenizer; for other "
+            "models pass token ids (.npy) or an entry point"
+        )
     tokenizer = _transformers().AutoTokenizer.from_pretrained(tokenizer_folder, local_files_only=True)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -148,24 +166,30 @@ def load_calibration(
 
     Args:
         text: an ``.npy`` or ``.npz`` / ``.safetensors`` file (one array: the only input; several: keyword
-            arguments, all with the same first dimension), a text file of which every line is a sample (needs
-            the model folder's tokenizer), or an entry point, as in ``prune_``.
+            arguments, all with the same first dimension; float64, NumPy's default, becomes float32), a text file
+            of which every line is a sample (needs the model folder's tokenizer), or an entry point, as in
+            ``prune_``.
         model: the model's text; names the tokenizer's folder.
         batch: samples per batch.
         length: tokens per sample at most.
 
     Raises:
-        ValueError: an empty file, or arrays of different lengths.
+        ValueError: no such file, a damaged or empty one, arrays of different lengths, or text for a model without
+            a tokenizer.
         ImportError: a text file without ``transformers``.
     """
     path = Path(text)
     if not path.is_file():
+        if ":" not in text:
+            raise ValueError(
+                f"{text}: no such file of calibration data, and no entry point package.module:function"
+            )
         found: Iterable[Any] | Callable[..., Any] = load_entry(text)
         return found
     if path.suffix not in (".npy", ".npz", ".safetensors"):
         return _text_batches(path, Path(model), batch, length)
-    arrays = load_arrays(path)
-    lengths = {len(array) for array in arrays.values()}
+    arrays = {name: _single(array) for name, array in load_arrays(path).items()}
+    lengths = {len(array) if array.dim() else 0 for array in arrays.values()}
     if len(lengths) != 1 or not min(lengths):
         raise ValueError(f"{path}: the arrays must have one common first dimension, got {sorted(lengths)}")
     total = lengths.pop()
