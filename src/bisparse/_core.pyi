@@ -1,4 +1,4 @@
-"""Types of the native core: exact masks, packed matrices and products. The C++ sources document the algorithms."""
+"""Types of the native core: exact masks, packed and sparse matrices, products. The C++ sources explain them."""
 
 from torch import Tensor
 
@@ -77,3 +77,27 @@ def pack(
 ) -> tuple[int, int]: ...
 def unpack(values: Tensor, index: Tensor, keep: int, block: int, dense: Tensor, threads: int) -> None: ...
 def first_bad_row(values: Tensor, index: Tensor, cols: int, keep: int, block: int, threads: int) -> int: ...
+
+_Order = tuple[int, int, int, int, int]
+_Numbers = tuple[int, int]
+
+def sparse_instruction_sets() -> list[str]: ...
+def sparse_product(
+    order: _Order,
+    values: _Numbers,
+    x: _Numbers,
+    batch: int,
+    bias: _Numbers,
+    output: int,
+    threads: int,
+    instruction_set: str | None,
+) -> None: ...
+def sparse_gradient(
+    order: _Order,
+    x: _Numbers,
+    own: _Numbers,
+    batch: int,
+    gradient: int,
+    threads: int,
+    instruction_set: str | None,
+) -> None: ...

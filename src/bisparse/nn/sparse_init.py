@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from typing import Literal
@@ -9,9 +10,21 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Init", "fresh_values"]
+__all__ = ["Init", "fresh_values", "layer_generator"]
 
 Init = Literal["kaiming_uniform", "xavier_uniform", "dense_kaiming_uniform", "dense_xavier_uniform", "normal"]
+
+
+def layer_generator(seed: int, shape: tuple[int, int]) -> torch.Generator:
+    """Random numbers for the start of a layer.
+
+    They are not those of a generator with the same seed: a topology step that draws with one would otherwise meet the
+    very places that the layer has.
+    """
+    digest = hashlib.blake2b(
+        f"sparse layer {shape[0]} x {shape[1]}, seed {seed}".encode(), digest_size=8
+    ).digest()
+    return torch.Generator("cpu").manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
 def _uniform(values: Tensor, bound: float, generator: torch.Generator) -> Tensor:

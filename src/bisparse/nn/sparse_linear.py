@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bisparse.kernels.sparse_index import SparseIndex, check_rows, row_starts
 from bisparse.kernels.sparse_operators import sparse_linear_op
 from bisparse.kernels.sparse_sampling import sample_distinct
-from bisparse.nn.sparse_init import Init, fresh_values
+from bisparse.nn.sparse_init import Init, fresh_values, layer_generator
 
 __all__ = ["SparseLinear"]
 
@@ -70,7 +70,7 @@ class SparseLinear(nn.Module):
         super().__init__()
         shape = out_features, in_features
         nnz = connections(shape, density, epsilon)
-        generator = torch.Generator("cpu").manual_seed(seed)
+        generator = layer_generator(seed, shape)
         keys = sample_distinct(nnz, out_features * in_features, generator)
         index = SparseIndex.from_keys(keys, shape)
         dtype = torch.get_default_dtype() if dtype is None else dtype
