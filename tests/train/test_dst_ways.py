@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 import bisparse as bs
-from bisparse.train import Dst, Projection, Ramp, Rule
+from bisparse.train import Dst, Projection, Ramp, Rule, Schedule
 from bisparse.train.mask_check import check_masks
 from bisparse.train.thresholds import Reset, Target
 
@@ -326,6 +326,19 @@ def test_target_density_is_reached_and_held() -> None:
     assert densities[50] == pytest.approx(Target(0.2, Ramp(0, 150)).at(50), rel=0.3)
     assert all(0.12 < densities[step] < 0.3 for step in (200, 250, 300))
     assert sparse.metrics()["alpha"] != 1e-3
+
+
+@pytest.mark.parametrize("start", [0.0, 0.05])
+def test_where_masks_freeze_a_target_is_met_exactly(start: float) -> None:
+    model = network()
+    optimizer = OPTIMIZERS["sgd"](model.parameters())
+    rule = Dst(alpha=1e-6, start=start, target=Target(0.25), reset=Reset("off"))
+    sparse = bs.Sparsifier("unstructured:0", rule=rule, schedule=Schedule(freeze=3), ignore=[])
+    sparse.prepare(model, optimizer)
+    train(model, optimizer, range(2))
+    assert sum(int(mask.sum()) for mask in sparse.masks.values()) > 32
+    train(model, optimizer, range(2, 5))
+    assert sum(int(mask.sum()) for mask in sparse.masks.values()) == 32  # of 128
 
 
 def test_rules_by_name() -> None:

@@ -53,7 +53,8 @@ class Dst(Rule):
         alpha: strength of the penalty.
         granularity: ``vector`` (one threshold for each output feature, filter or gate unit), ``scalar``, ``matrix``,
             ``tile:8``, or a :class:`bisparse.train.thresholds.Granularity`.
-        target: adapt alpha until this share of the weights is left.
+        target: adapt alpha until this share of the weights is left; where the schedule freezes masks, what is still
+            too much goes at that step.
         reset: what happens where almost nothing of a weight is left.
         estimator: H.
         strict: an entry that equals its threshold is dropped; weights that are 0 are then always dropped at t = 0.
@@ -181,6 +182,16 @@ class Dst(Rule):
         alpha = self.alpha * self.target.factor(density, weights[0].steps)
         for weight in weights:
             weight.extra["alpha"].fill_(alpha)
+
+    def cut_(self, weights: Sequence[MaskedWeight]) -> None:
+        """Raise all thresholds alike until no more than the wanted share is left."""
+        if self.target is None:
+            return
+        distances = torch.cat([self.saliency(weight).flatten() for weight in weights])
+        wanted = max(int(self.target.density * distances.numel()), 1)
+        largest = torch.topk(distances, min(wanted + 1, distances.numel())).values
+        for weight in weights:
+            weight.learned[_KEY].detach().add_(largest[-2:].mean().clamp(min=0.0))
 
     def measure(self, weights: Sequence[MaskedWeight]) -> dict[str, float]:
         """``alpha`` (mean), ``resets`` (sum) and ``threshold`` (mean over all)."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from bisparse.pattern import Pattern
 from bisparse.train.masked_weight import MaskedWeight
 from bisparse.train.measures.bits import count
 from bisparse.train.rules.dst import Dst
+from bisparse.train.schedule import Schedule
 from bisparse.train.thresholds.joining import forget_
 from bisparse.train.topology.projection import Projection
 from bisparse.train.topology.topology import Chosen, naming
@@ -29,12 +31,18 @@ class Thresholded(Projection):
 
     Attributes:
         thresholds: the rule that trains them.
+        last: step at which masks change for the last time; a target density is then met exactly.
     """
 
     continuous: ClassVar[bool] = True
     at_most: ClassVar[bool] = True
 
     thresholds: Dst = field(default_factory=Dst)
+    last: int | None = None
+
+    def under(self, schedule: Schedule) -> Self:
+        """Know the step from which masks are fixed."""
+        return replace(self, last=schedule.freeze)
 
     def choose_all(
         self, weights: Sequence[MaskedWeight], patterns: Sequence[Pattern | None]
@@ -44,6 +52,8 @@ class Thresholded(Projection):
         Waits for the device once, to know how much is left.
         """
         rule = self.thresholds
+        if weights[0].steps and weights[0].steps == self.last:
+            rule.cut_(weights)
         above = [rule.above(rule.saliency(weight)) for weight in weights]
         kept = torch.stack([torch.as_tensor(count(mask)) for mask in above]).tolist()
         if weights[0].steps:
