@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,7 +43,15 @@ It also measures the other methods: the column "below best" is their true distan
 dense."""
 
 
+class Topic(str, Enum):
+    """What the demo is about."""
+
+    MASKS = "masks"
+    SPARSE_TRAINING = "sparse-training"
+
+
 def demo(
+    topic: Annotated[Topic, typer.Option(help="What it is about.")] = Topic.MASKS,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for pictures and files.")] = Path(
         "bisparse-demo"
     ),
@@ -55,7 +64,15 @@ def demo(
     Compares the exact solver with every approximation at 2:4, 2:4t and 4:8t: accuracy after pruning and after
     a brief fine-tuning with the mask fixed, kept magnitude, distance from the proven optimum, time. Writes
     two pictures, the numbers and two checkpoints to try the other commands on.
+
+    --topic sparse-training: networks with a tenth of the weights from the first step on, whose connections
+    evolve (SET, RigL), against dense ones; with a picture of where the connections go.
     """
+    if topic is Topic.SPARSE_TRAINING:
+        from bisparse.cli.demo_sparse_training import show_sparse_training
+
+        show_sparse_training(output, quick=quick, seed=seed, as_json=as_json)
+        return
     from bisparse.demo import DemoSettings, run_demo
     from bisparse.demo.outputs import write_outputs
 

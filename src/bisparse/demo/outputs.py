@@ -13,7 +13,7 @@ from bisparse.demo.comparison_picture import draw_comparison
 from bisparse.demo.mask_picture import draw_masks
 from bisparse.demo.report import DemoReport
 
-__all__ = ["DemoFiles", "write_outputs"]
+__all__ = ["DemoFiles", "save_state", "write_outputs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,12 @@ def write_outputs(report: DemoReport, folder: Path) -> DemoFiles:
         masks=draw_masks(report, folder / "masks.png"),
         comparison=draw_comparison(report, folder / "comparison.png"),
         numbers=numbers,
-        dense=_save(report.state, folder / "dense.safetensors"),
-        sparse=_save(report.sparse_state, folder / "sparse.safetensors"),
+        dense=save_state(report.state, folder / "dense.safetensors"),
+        sparse=save_state(report.sparse_state, folder / "sparse.safetensors"),
     )
 
 
-def _save(state: Mapping[str, Tensor], path: Path) -> Path:
+def save_state(state: Mapping[str, Tensor], path: Path) -> Path:
     """One checkpoint as safetensors."""
     from safetensors.torch import save_file
 
