@@ -13,6 +13,7 @@ from bisparse.report import format_bytes, plain_number
 
 __all__ = ["truly_sparse_tables"]
 
+_PICTURE = "![Time of a step over density and over the number of weights](images/truly_sparse.png)\n"
 _TOLD = {"set": "sparse, SET", "static": "sparse, static", "dense": "dense"}
 
 
@@ -23,6 +24,7 @@ def truly_sparse_tables(layers: Sequence[Row], runs: Sequence[Row]) -> dict[str,
         "sparse_target": _contenders(_of(layers, study="target")),
         "sparse_large": _contenders(_of(layers, study="large")),
         "sparse_sizes": _sizes(_of(layers, study="sizes")),
+        "sparse_picture": _PICTURE if _of(layers, study="sizes") else "",
         "sparse_linear": _linear(layers),
         "sparse_runs": _runs(runs),
         "sparse_machine": "".join(
