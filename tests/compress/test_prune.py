@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from bisparse.compress import Alps, Distill, LeastSquares, prune, prune_
+from bisparse.compress.gather import Gatherer
 from bisparse.pattern import NM
 from bisparse.report import render
 
@@ -90,20 +91,45 @@ def test_parallel_uses_dense_inputs_and_is_less_accurate():
     assert error[True] < error[False]
 
 
-def test_at_most_two_passes_and_one_batch():
-    class Counting(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.body = mlp()
-            self.samples = 0
+class Counting(nn.Module):
+    """Counts the samples that pass."""
 
-        def forward(self, x):
-            self.samples += len(x)
-            return self.body(x)
+    def __init__(self):
+        super().__init__()
+        self.body = mlp()
+        self.samples = 0
 
+    def forward(self, x):
+        self.samples += len(x)
+        return self.body(x)
+
+
+@pytest.mark.parametrize("sequential", [True, False])
+def test_at_most_two_passes_and_one_batch(sequential):
     model = Counting()
-    prune_(model, "2:4", calibration=data(count=4), reconstruct="least_squares")
-    assert model.samples == 400 * 2 + 100
+    batches = data(count=4)
+    prune_(model, "2:4", calibration=batches, reconstruct="least_squares", sequential=sequential)
+    assert model.samples == 400 * (2 if sequential else 1) + 100
+
+
+def test_a_callable_that_runs_the_model_costs_one_pass_more():
+    model = Counting()
+    prune_(model, "2:4", calibration=lambda m: [m(x) for x in data(count=4)], reconstruct="least_squares")
+    assert model.samples == 400 * 3 + 100
+
+
+@pytest.mark.parametrize("sequential", [True, False])
+def test_statistics_of_one_layer_at_a_time_are_held(sequential, monkeypatch):
+    held = []
+    add = Gatherer.add
+
+    def counting(self, *arguments):
+        add(self, *arguments)
+        held.append(len(self.waiting()))
+
+    monkeypatch.setattr(Gatherer, "add", counting)
+    prune_(mlp(), "2:4", calibration=data(), reconstruct="least_squares", ignore=[], sequential=sequential)
+    assert held == [1] * 9  # three layers, three batches
 
 
 def test_patterns_by_mapping():
