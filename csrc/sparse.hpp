@@ -58,6 +58,9 @@ std::vector<const SparseKernels*> available_sparse();
 void sparse_product(const SparseProduct& product, int threads, const SparseKernels* kernels);
 void sparse_gradient(const SparseGradient& task, int threads, const SparseKernels* kernels);
 
+// The order by columns from that by rows, entries of a column by increasing row: starts (width + 1), places and perm (entries).
+void sparse_order_by_columns(const SparseOrder& by_rows, std::int32_t* starts, std::int32_t* places, std::int32_t* perm);
+
 // For the instruction sets: one panel. All pointers to T are float, or double where `wide`.
 constexpr std::int64_t kSparseRows = 16;   // rows that are turned together
 constexpr int kMostLanes = 64;

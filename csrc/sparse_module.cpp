@@ -59,6 +59,12 @@ void run_gradient(const Order& order, const Numbers& input, const Numbers& own, 
   sparse_gradient(task, threads, kernels);
 }
 
+void run_order_by_columns(const Order& order, Address starts, Address places, Address perm) {
+  const SparseOrder by_rows = order_at(order);
+  const nb::gil_scoped_release released;
+  sparse_order_by_columns(by_rows, at<std::int32_t>(starts), at<std::int32_t>(places), at<std::int32_t>(perm));
+}
+
 }  // namespace
 
 void bind_sparse(nb::module_& m) {
@@ -71,6 +77,7 @@ void bind_sparse(nb::module_& m) {
         nb::arg("output"), nb::arg("threads"), nb::arg("instruction_set").none());
   m.def("sparse_gradient", run_gradient, nb::arg("order"), nb::arg("x"), nb::arg("own"), nb::arg("batch"), nb::arg("gradient"),
         nb::arg("threads"), nb::arg("instruction_set").none());
+  m.def("sparse_order_by_columns", run_order_by_columns, nb::arg("order"), nb::arg("starts"), nb::arg("places"), nb::arg("perm"));
 }
 
 }  // namespace bisparse

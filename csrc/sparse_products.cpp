@@ -157,6 +157,20 @@ void sparse_product(const SparseProduct& product, int threads, const SparseKerne
   (product.values.dtype == Dtype::f64 ? run_product<double> : run_product<float>)(product, threads, *kernels);
 }
 
+void sparse_order_by_columns(const SparseOrder& by_rows, std::int32_t* starts, std::int32_t* places, std::int32_t* perm) {
+  const std::int64_t width = by_rows.width;
+  std::fill_n(starts, width + 1, 0);
+  for (std::int64_t k = 0; k < by_rows.starts[by_rows.rows]; ++k) ++starts[by_rows.places[k] + 1];
+  for (std::int64_t c = 0; c < width; ++c) starts[c + 1] += starts[c];
+  for (std::int64_t row = 0; row < by_rows.rows; ++row)
+    for (std::int32_t k = by_rows.starts[row]; k < by_rows.starts[row + 1]; ++k) {
+      const std::int32_t to = starts[by_rows.places[k]]++;
+      places[to] = static_cast<std::int32_t>(row), perm[to] = k;
+    }
+  std::copy_backward(starts, starts + width, starts + width + 1);  // each column's end is the next one's start
+  starts[0] = 0;
+}
+
 void sparse_gradient(const SparseGradient& task, int threads, const SparseKernels* kernels) {
   if (kernels == nullptr) kernels = available_sparse().front();
   (task.input.dtype == Dtype::f64 ? run_gradient<double> : run_gradient<float>)(task, threads, *kernels);

@@ -143,6 +143,12 @@ void test_gradient(const Case& c, std::int64_t batch, const Types& types, const 
     }
 }
 
+void test_order(const Case& c) {
+  std::vector<std::int32_t> starts(c.ccol.size()), places(c.col.size()), perm(c.col.size());
+  sparse_order_by_columns(c.order(true), starts.data(), places.data(), perm.data());
+  CHECK(starts == c.ccol && places == c.row_t && perm == c.perm);
+}
+
 }  // namespace
 
 int main() {
@@ -151,6 +157,7 @@ int main() {
                          {Dtype::bf16, Dtype::bf16}, {Dtype::bf16, Dtype::f32}};
   const Case cases[] = {{1, 1, 1.0, random}, {5, 3, 0.5, random}, {16, 16, 0.3, random}, {33, 50, 0.2, random},
                         {40, 17, 0.0, random}, {64, 128, 0.1, random}};
+  for (const Case& c : cases) test_order(c);
   for (const SparseKernels* kernels : available_sparse())
     for (const Case& c : cases)
       for (const Types& t : types)

@@ -39,28 +39,31 @@ def replace_edges_(
     """
     _check(layer, keep, grow_keys, grow_values, optimizer)
     parameter, old_shape = layer.values, layer.values.shape
-    kept = keep.nonzero().squeeze(1)
-    keys = layer.index.keys()[kept]
-    source = kept
-    if grow_keys is not None and grow_keys.numel():
-        assert grow_values is not None
-        keys, order = torch.cat([keys, grow_keys.to(keys.device)]).sort()
-        if not sorted_distinct(keys):
-            raise ValueError("a new connection is named twice, or exists already")
-        source = torch.cat([kept, torch.full_like(grow_keys, -1, device=kept.device)])[order]
-        values = torch.cat([parameter[kept], grow_values.to(parameter)])[order]
-    else:
-        values = parameter[kept]
+    keys, source = _merged(layer.index.keys(), keep, grow_keys)
     layer.set_index_(SparseIndex.from_keys(keys, (layer.out_features, layer.in_features)))
+    del keys  # the largest of all
+    values, grad = _carried(parameter, source), parameter.grad
+    if grow_keys is not None and grow_values is not None:
+        values[source < 0] = grow_values[grow_keys.argsort()].to(values)
     if optimizer is not None:
         _carry_states_(optimizer, parameter, source, old_shape)
-    grad = None if parameter.grad is None else _carried(parameter.grad, source)
     parameter.grad = None
     if values.shape == old_shape:
         parameter.copy_(values)  # in place: a backward pass that still waits for the old values is told
     else:
         parameter.data = values
-    parameter.grad = grad
+    parameter.grad = None if grad is None else _carried(grad, source)
+
+
+def _merged(keys: Tensor, keep: Tensor, grow_keys: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The new keys, sorted, and where each one was before: its old place, or -1."""
+    kept = keep.nonzero().squeeze(1)
+    if grow_keys is None or grow_keys.numel() == 0:
+        return keys[kept], kept
+    merged, order = torch.cat([keys[kept], grow_keys.to(keys.device)]).sort()
+    if not sorted_distinct(merged):
+        raise ValueError("a new connection is named twice, or exists already")
+    return merged, torch.cat([kept, kept.new_full((len(grow_keys),), -1)])[order]
 
 
 def _carry_states_(
