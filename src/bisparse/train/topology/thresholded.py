@@ -31,7 +31,8 @@ class Thresholded(Projection):
 
     Attributes:
         thresholds: the rule that trains them.
-        last: step at which masks change for the last time; a target density is then met exactly.
+        last: step at which masks change for the last time: what is above a target density is cut off then, and nothing
+            is set back.
     """
 
     continuous: ClassVar[bool] = True
@@ -52,14 +53,15 @@ class Thresholded(Projection):
         Waits for the device once, to know how much is left.
         """
         rule = self.thresholds
-        if weights[0].steps and weights[0].steps == self.last:
+        final = weights[0].steps == self.last
+        if final:
             rule.cut_(weights)
         above = [rule.above(rule.saliency(weight)) for weight in weights]
         kept = torch.stack([torch.as_tensor(count(mask)) for mask in above]).tolist()
         if weights[0].steps:
             rule.adapt_(weights, sum(kept) / max(sum(mask.numel() for mask in above), 1))
         for weight, pattern, mask, number in zip(weights, patterns, above, kept, strict=True):
-            back = weight.steps > 0 and rule.set_back_(weight, number)
+            back = weight.steps > 0 and not final and rule.set_back_(weight, number)
             with naming(weight):
                 yield self._limited(weight, pattern, rule.above(rule.saliency(weight)) if back else mask)
 
