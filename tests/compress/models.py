@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["KINDS", "Conv1D", "Kind", "LoopExperts", "TinyAttention"]
+__all__ = ["KINDS", "Conv1D", "GroupedExperts", "Kind", "LoopExperts", "TinyAttention"]
 
 
 class Conv1D(nn.Module):
@@ -36,6 +36,15 @@ class LoopExperts(nn.Module):
         out = x.new_zeros(len(x), 8)
         for expert in range(3):
             out[route == expert] = nn.functional.linear(x[route == expert], self.up[expert])
+        return out
+
+
+class GroupedExperts(LoopExperts):
+    """The same in one product over rows that are sorted by expert, as in transformers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        ends = torch.tensor([len(x) // 2, len(x) // 2 + 8, len(x)], dtype=torch.int32)
+        out: Tensor = nn.functional.grouped_mm(x, self.up.transpose(1, 2), offs=ends)
         return out
 
 
@@ -113,5 +122,6 @@ KINDS = {
     "lstm": Kind(lambda: First(nn.LSTM(8, 8, proj_size=4)), (10, 16, 8)),
     "lstm_cell": Kind(CellLoop, (4, 100, 8)),
     "experts": Kind(LoopExperts, (300, 16)),
+    "grouped_experts": Kind(GroupedExperts, (300, 16)),
     "tied": Kind(TiedPair, (200, 8)),
 }

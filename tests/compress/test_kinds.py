@@ -46,7 +46,8 @@ def test_least_squares_lowers_every_layers_error_and_the_measured_one(name):
     assert error[1] < error[0]
 
 
-SINGLE = ["linear", "hf_conv1d", "conv1d", "conv2d_groups", "conv3d", "conv_transpose2d", "experts"]
+SINGLE = ["linear", "hf_conv1d", "conv1d", "conv2d_groups", "conv3d", "conv_transpose2d"]
+SINGLE += ["experts", "grouped_experts"]
 
 
 FAST = ["none", "bias", "least_squares", "alps"]

@@ -9,6 +9,8 @@ from torch import nn
 
 from bisparse.compress import Alps, Distill, LeastSquares, prune, prune_
 from bisparse.compress.gather import Gatherer
+from bisparse.compress.pieces import same_routes
+from bisparse.compress.streams import Visit
 from bisparse.pattern import NM
 from bisparse.report import render
 
@@ -418,3 +420,49 @@ def test_convolutions_of_many_images_are_gathered_in_pieces_without_a_difference
     for a, b in zip(whole.report.layers, parts.report.layers, strict=True):
         assert a.error_after == pytest.approx(b.error_after, rel=1e-4)
     torch.testing.assert_close(whole.model[2].weight, parts.model[2].weight, rtol=1e-3, atol=1e-4)
+
+
+def test_targets_of_experts_count_only_where_both_networks_route_alike():
+    module, x = nn.Linear(2, 2), torch.randn(4, 2)
+    route, other = torch.tensor([0, 1, 1, 0]), torch.tensor([1, 0, 0, 1])
+    visit = Visit(module, (x, route), {})
+    assert same_routes(visit, Visit(module, (2 * x, route.clone()), {}))
+    assert not same_routes(visit, Visit(module, (x, other), {}))
+    assert not same_routes(visit, Visit(module, (x,), {}))
+    assert not same_routes(visit, None)
+
+
+class RoutedExperts(nn.Module):
+    """A router in front of stacked experts, which are told the routes, as in transformers."""
+
+    class Experts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up = nn.Parameter(torch.randn(2, 8, 8))
+
+        def forward(self, x, route):
+            out = torch.empty_like(x)
+            for expert in range(2):
+                out[route == expert] = nn.functional.linear(x[route == expert], self.up[expert])
+            return out
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.experts = nn.Linear(8, 8), self.Experts()
+
+    def forward(self, x):
+        x = self.first(x)
+        # Sorting by the first feature sends half of the rows to each expert: equal counts, other rows.
+        order = x[:, 0].argsort()
+        route = torch.zeros(len(x), dtype=torch.long)
+        route[order[len(x) // 2 :]] = 1
+        return self.experts(x, route)
+
+
+def test_experts_are_fitted_to_their_own_rows_when_routes_change():
+    model, calibration = RoutedExperts(), data(width=8)
+    report = prune_(model, "1:4t", ignore=[], calibration=calibration, reconstruct="least_squares")
+    experts = report["experts"]
+    assert experts.error_after < experts.error_before
+    assert experts.error_after < 0.75  # rows of other tokens as targets: 0.9 and more

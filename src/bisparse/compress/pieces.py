@@ -1,16 +1,17 @@
-"""Visits of convolutions cut into a few images at a time."""
+"""Visits of one module by two networks: whether their samples correspond, and a few images at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from bisparse.compress.inputs import Features
 from bisparse.compress.streams import Visit
 
-__all__ = ["pieces"]
+__all__ = ["pieces", "same_routes"]
 
 _POSITIONS = 4096  # of images whose windows are held at a time: they then stay in the cache
 
@@ -37,6 +38,24 @@ def pieces(visit: Visit, targets: Mapping[str, Features]) -> Iterator[_Piece]:
             (images[first:last],),
             {name: [_rows(y, images, first, last) for y in group] for name, group in targets.items()},
         )
+
+
+def same_routes(one: Visit, other: Visit | None) -> bool:
+    """Whether two calls agree in all arguments of whole numbers, which say where experts find their tokens.
+
+    Where they do not, the samples that an expert receives in one network are not those of the other.
+    """
+    if other is None:
+        return False
+    found, expected = (
+        [
+            v
+            for v in (*visit.args, *visit.kwargs.values())
+            if isinstance(v, Tensor) and not v.is_floating_point()
+        ]
+        for visit in (one, other)
+    )
+    return len(found) == len(expected) and all(map(torch.equal, found, expected))
 
 
 def _fit(images: Tensor, targets: Mapping[str, Features]) -> bool:

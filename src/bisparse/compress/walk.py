@@ -15,7 +15,7 @@ from bisparse.compress.calibration import Call
 from bisparse.compress.gather import Gatherer, products
 from bisparse.compress.inputs import Features, Stage, flat_samples, stages, visited_module
 from bisparse.compress.overlay import Overlay
-from bisparse.compress.pieces import pieces
+from bisparse.compress.pieces import pieces, same_routes
 from bisparse.compress.residual import Residual, find_residuals
 from bisparse.compress.streams import Stream, run_streams
 from bisparse.scores import LayerStatistics
@@ -163,6 +163,8 @@ class Walk:
             if stream.visit is None or (stream.dense and self._sequential):
                 continue
             partner = stream if stream.dense else dense.get(stream.number)
+            if partner is not None and not same_routes(stream.visit, partner.visit):
+                partner = None
             targets = {} if partner is None else self._targets(stage, partner)
             if partner is not None:
                 self._aim_at_sums(stage, targets, stream, partner)

@@ -18,6 +18,7 @@ from bisparse.weights import Weight, as_rows
 __all__ = ["functional_features"]
 
 _PRODUCTS = {torch.matmul, torch.mm, torch.bmm, Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.__matmul__}
+_GROUPED = {getattr(F, "grouped_mm", None), getattr(torch, "_grouped_mm", None)} - {None}
 
 
 class _Recorder(TorchFunctionMode):
@@ -36,7 +37,19 @@ class _Recorder(TorchFunctionMode):
             self._record(args[0], args[1] if len(args) > 1 else kwargs["weight"])
         elif func in _PRODUCTS and len(args) == 2:
             self._record(args[0], args[1])
+        elif func in _GROUPED and "offs" in kwargs:
+            self._record_groups(args[0], args[1], kwargs["offs"])
         return func(*args, **kwargs)
+
+    def _record_groups(self, inputs: Tensor, operand: Tensor, offsets: Tensor) -> None:
+        """Rows sorted by expert, each expert's up to its offset; rows behind the last one belong to none."""
+        weight = self.weights.get(operand.untyped_storage().data_ptr())
+        if weight is None or operand.dim() != 3 or len(offsets) != len(operand):
+            return
+        first = 0
+        for expert, last in enumerate(offsets.tolist()):
+            self.samples[weight.name].setdefault(expert, []).append(inputs[first:last])
+            first = last
 
     def _record(self, inputs: Tensor, operand: Tensor) -> None:
         weight = self.weights.get(operand.untyped_storage().data_ptr())
@@ -62,8 +75,8 @@ def functional_features(
     kwargs: Mapping[str, Any],
     valid: Tensor | None,
 ) -> dict[str, Features]:
-    """Run the module once and watch its products (``F.linear``, ``@``, ``mm``, ``bmm``) with these
-    parameters.
+    """Run the module once and watch its products (``F.linear``, ``@``, ``mm``, ``bmm``, ``grouped_mm``) with
+    these parameters.
 
     A parameter with a leading expert axis may be used whole (``bmm``) or expert by expert. Weights that
     appear in no such product get no features and are left to data-free methods.
