@@ -82,15 +82,17 @@ class Shapes(TorchDispatchMode):
         return result
 
 
-def test_no_tensor_of_the_dense_shape_exists_in_either_pass() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("batch", [1, 3, 40, 100])
+def test_no_tensor_of_the_dense_shape_exists_in_either_pass(batch: int, dtype: torch.dtype) -> None:
     rows, columns = 128, 256
-    packed = PackedLinear.from_linear(masked_linear(rows, columns, "4:8t"), "4:8t")
-    x = torch.randn(3, columns, requires_grad=True)
+    packed = PackedLinear.from_linear(masked_linear(rows, columns, "4:8t").to(dtype), "4:8t")
+    x = torch.randn(batch, columns, requires_grad=True, dtype=dtype)
     with Shapes() as shapes:
         packed(x).sum().backward()
     assert packed.values.grad is not None
     assert x.grad is not None
-    assert shapes.largest == rows * columns // 2
+    assert shapes.largest == max(rows * columns // 2, batch * columns)
 
 
 def test_half_the_memory_is_really_given_back() -> None:
