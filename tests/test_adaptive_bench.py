@@ -9,10 +9,11 @@ import torch
 
 from bisparse.bench.adaptive import run_masked_case, run_pair
 from bisparse.bench.adaptive_cases import CHOICES, KEY, PATTERNS, MaskedCase, masked_cases
+from bisparse.bench.adaptive_correlations import MEASURES, mean_rows, spearman
 from bisparse.bench.adaptive_masks import diversities, make_masks
 from bisparse.bench.adaptive_plots import draw_measures
 from bisparse.bench.adaptive_subjects import HIDDEN, Subject, load_subject
-from bisparse.bench.adaptive_tables import MEASURES, adaptive_tables, correlation_table, mean_rows, spearman
+from bisparse.bench.adaptive_tables import adaptive_tables, correlation_table
 from bisparse.bench.ledger import Row
 from bisparse.timing import torch_threads
 from bisparse.zoo import digits, mlp
@@ -90,9 +91,28 @@ def test_tables_and_pictures_show_the_best_measure(tmp_path: Path) -> None:
     assert tables["kernel_sentence"].startswith(
         "Mean rank correlation, best first: alignment of K_M with the labels +1.00"
     )
+    assert tables["kernel_words"] == (
+        "Best on average: alignment of K_M with the labels (+1.00); all others are more than two standard errors "
+        "(0.20) behind.\n"
+    )
     assert tables["kernel_seeds"] == "Seeds per number: 3; 324 trained networks.\n"
     assert "Nothing" in kernel_seeds_of_nothing()
     assert len(draw_measures([row for row in rows if row["data"] == "digits"], "trained", tmp_path)) == 1
+
+
+def test_words_follow_the_rows() -> None:
+    rows = made_up_rows()
+    for row in rows:
+        order = float(row["alignment"] or 0)
+        row["rank"], row["diversity_paper"] = 2 * order, -order
+        row["kept_trace"] = order if row["data"] == "mnist" else -order
+        row["diversity_exact"] = order if row["choice"] == "magnitude" else -order
+    words = " ".join(adaptive_tables(rows, [])["kernel_words"].split())
+    assert "not to be told apart from it, being within two standard errors (0.20): rank K_M (+1.00)." in words
+    assert "Mask diversity is behind these: -1.00 (paper's formula), " in words
+    assert "sign changes from column to column: trace of K_M / trace of K (-1.00 to +1.00)." in words
+    assert "it points the wrong way in 6 of 6 columns (two standard errors here: 0.37)." in words
+    assert adaptive_tables([], [])["kernel_words"] == "Nothing is measured yet.\n"
 
 
 def kernel_seeds_of_nothing() -> str:

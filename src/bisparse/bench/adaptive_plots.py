@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bisparse.bench.adaptive_cases import CHOICES, DATA, PATTERNS
-from bisparse.bench.adaptive_tables import MEASURES, mean_rows, spearman
+from bisparse.bench.adaptive_correlations import MEASURES, mean_rows, spearman
 from bisparse.bench.ledger import Row
 from bisparse.plots import PALE, save_figure
 
