@@ -112,9 +112,10 @@ def run_sparse_training(
 
 
 def _data(seed: int) -> DataParts:
+    """Ink from 0 to 1: connections of blank pixels then carry nothing."""
     split = digits(seed=seed)
-    train, validation = hold_out(Pairs(split.train_inputs, split.train_labels), _HELD_OUT)
-    return DataParts(train, validation, Pairs(split.test_inputs, split.test_labels))
+    train, validation = hold_out(Pairs(split.train_inputs + 0.5, split.train_labels), _HELD_OUT)
+    return DataParts(train, validation, Pairs(split.test_inputs + 0.5, split.test_labels))
 
 
 def _train(settings: SparseTrainingSettings, data: DataParts, topology: Evolve | None, seed: int) -> _Run:
@@ -130,7 +131,8 @@ def _train(settings: SparseTrainingSettings, data: DataParts, topology: Evolve |
         callbacks=[watch],
     )
     report = trainer.fit()
-    weights = sum(int(p.count_nonzero().item()) for p in model.parameters() if p.dim() > 1)
+    dense = sum(p.numel() for p in model.parameters() if p.dim() > 1)
+    weights = round(report.measures.get("density", 1.0) * dense)
     return _Run(report, watch, weights, {k: v.detach().clone() for k, v in model.state_dict().items()})
 
 

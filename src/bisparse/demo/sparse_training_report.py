@@ -61,6 +61,12 @@ class SparseTrainingReport:
     connections: Mapping[int, Tensor]
     state: Mapping[str, Tensor]
 
+    def on_ink(self, epoch: int) -> float:
+        """Share of SET's connections on the half of the pixels that has most ink."""
+        grid = self.connections[epoch].flatten()
+        inked = self.image.flatten().argsort(descending=True)[: grid.numel() // 2]
+        return float(grid[inked].sum().item() / grid.sum().item())
+
     def to_dict(self) -> dict[str, object]:
         """The numbers alone, ready for JSON."""
         return {
@@ -68,5 +74,6 @@ class SparseTrainingReport:
             "epochs": self.epochs,
             "test_examples": self.test_examples,
             "rows": [asdict(row) for row in self.rows],
+            "connections_on_ink": {str(epoch): self.on_ink(epoch) for epoch in self.connections},
             "connections": {str(epoch): grid.tolist() for epoch, grid in self.connections.items()},
         }
