@@ -37,7 +37,7 @@ class SparseLinear(nn.Module):
         bias: whether there is one; it starts at zero.
         density: share of connections that exist, 0 to 1; or
         epsilon: ``epsilon * (in_features + out_features)`` connections; at most all.
-        seed: of connections and values; the same on every machine.
+        seed: of connections (the same on every machine) and values. Layers of one shape and seed are equal.
         init: how values start; see :func:`bisparse.nn.sparse_init.fresh_values`.
         device: of all parts.
         dtype: float32, bfloat16 or float64.
