@@ -105,3 +105,32 @@ def test_calls_are_cut_by_samples():
     assert pieces[0].kwargs["flag"] is True
     uneven = Call((torch.zeros(5, 2), torch.zeros(3)))
     assert list(split_call(uneven, 2)) == [uneven]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"loss": "x"},
+        {"hidden": -1.0},
+        {"epochs": -1},
+        {"batch": 0},
+        {"rate": 0.0},
+        {"mixup": 1.5},
+        {"held_out": 1.0},
+        {"rate": float("nan")},
+    ],
+    ids=str,
+)
+def test_options_out_of_range_are_refused(option):
+    with pytest.raises(ValueError, match=next(iter(option))):
+        Distill(**option)
+
+
+def test_it_works_on_compiled_models_and_without_gradients_but_not_in_inference_mode():
+    model = torch.compile(mlp())
+    with torch.no_grad():
+        report = prune(model, "2:4t", calibration=data(), reconstruct="least_squares+distill").report
+    assert [layer.name for layer in report.layers] == ["_orig_mod.0.weight", "_orig_mod.3.weight"]
+    assert report.notes["distill_kept"]
+    with pytest.raises(ValueError, match="inference_mode"), torch.inference_mode():
+        prune(model, "2:4t", calibration=data())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -158,13 +159,26 @@ def calibration_calls(calibration: Calibration, model: nn.Module) -> list[Call]:
     return calls
 
 
+def _eager() -> AbstractContextManager[object]:
+    """Compiled modules run as they were written: compilers do not bear hooks and recorders."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
 @contextmanager
 def evaluation_state(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradient, caches and fused inference paths; everything is restored at the end.
+    """Evaluation mode without gradient, caches, compilation and fused inference paths; everything is restored at
+    the end.
 
     The fused path of ``nn.TransformerEncoderLayer`` never calls its submodules, so that no hook would see
     their inputs.
+
+    Raises:
+        ValueError: inside ``torch.inference_mode()``, where parameters cannot be changed and fitted.
     """
+    if torch.is_inference_mode_enabled():
+        raise ValueError(
+            "call it outside torch.inference_mode(): what it computes is written into parameters"
+        )
     training = {module: module.training for module in model.modules()}
     config = getattr(model, "config", None)
     use_cache = getattr(config, "use_cache", None)
@@ -174,7 +188,7 @@ def evaluation_state(model: nn.Module) -> Iterator[None]:
         if config is not None and use_cache is not None:
             config.use_cache = False
         torch.backends.mha.set_fastpath_enabled(False)
-        with torch.no_grad():
+        with _eager(), torch.no_grad():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

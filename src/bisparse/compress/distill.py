@@ -69,6 +69,9 @@ class Distill:
         batch: samples per step (calibration batches are split, never joined).
         mixup: largest share of the second input of a pair; 0 = inputs as they are.
         held_out: share of the samples that decide whether the result is kept.
+
+    Raises:
+        ValueError: an option out of its range.
     """
 
     loss: str = "auto"
@@ -79,6 +82,20 @@ class Distill:
     batch: int = 32
     mixup: float = 0.5
     held_out: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.loss not in ("auto", *_DISTANCES):
+            raise ValueError(f"unknown loss {self.loss!r}: use auto, {', '.join(_DISTANCES)}")
+        least = {"hidden": 0.0, "epochs": 0, "min_steps": 0, "batch": 1}
+        for name, bound in least.items():
+            if not getattr(self, name) >= bound:
+                raise ValueError(f"{name}={getattr(self, name)}: must be {bound} or more")
+        if not self.rate > 0.0:
+            raise ValueError(f"rate={self.rate}: must be above 0")
+        if not (0.0 <= self.mixup <= 1.0 and 0.0 < self.held_out < 1.0):
+            raise ValueError(
+                f"mixup={self.mixup}, held_out={self.held_out}: shares, held_out strictly between 0 and 1"
+            )
 
     def __call__(
         self,
@@ -146,8 +163,6 @@ class Distill:
         return 0.0 if distance is None else self.hidden * distance
 
     def _distance(self, pieces: Sequence[Call]) -> _Distance:
-        if self.loss not in ("auto", *_DISTANCES):
-            raise ValueError(f"unknown loss {self.loss!r}: use auto, {', '.join(_DISTANCES)}")
         if self.loss != "auto":
             return _DISTANCES[self.loss]
         first = next(
