@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisparse.nn.all_relu import AllReLU
 from bisparse.nn.packed_conv import PackedConv2d
 from bisparse.nn.packed_linear import PackedLinear
+from bisparse.nn.sparse_average import averaged_model
 from bisparse.nn.sparse_edges import replace_edges_
 from bisparse.nn.sparse_linear import SparseLinear
 from bisparse.nn.sparse_mlp import SparseMLP
@@ -19,6 +20,7 @@ __all__ = [
     "PackedLinear",
     "SparseLinear",
     "SparseMLP",
+    "averaged_model",
     "prune_neurons_",
     "replace_edges_",
     "rigl_step_",
