@@ -168,7 +168,7 @@ def test_rules_by_name() -> None:
     assert resolve_rule("SR_STE") == SrSte(2e-4, "coupled")
     assert isinstance(resolve_rule("hard"), Hard)
     assert resolve_rule(mine := Ste()) is mine
-    assert set(RULES) == {"hard", "ste", "sr-ste", "sr-ste-decoupled", "s-ste"}
+    assert set(RULES) == {"hard", "ste", "sr-ste", "sr-ste-decoupled", "s-ste", "dst"}
 
 
 def test_errors_name_the_choices() -> None:

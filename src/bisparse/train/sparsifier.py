@@ -264,7 +264,8 @@ class Sparsifier:
         """What the last refresh changed, in total and by layer, and what refreshes cost; see docs/train.md."""
         figures = self._refresher.figures(diversity=True)
         for weight in self._refresher.weights:
-            figures["layers"].setdefault(weight.name, {}).update(self.rule.measure([weight]))
+            if own := self.rule.measure([weight]):
+                figures["layers"].setdefault(weight.name, {}).update(own)
         return figures | (self.rule.measure(self._refresher.weights) if self._refresher.weights else {})
 
     @property
