@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import torch
 
-__all__ = ["Measured", "in_child"]
+__all__ = ["Measured", "forget_peak", "in_child"]
 
 Result = TypeVar("Result")
 _STATUS = Path("/proc/self/status")
@@ -23,7 +26,8 @@ class Measured(Generic[Result]):
 
     Attributes:
         result: of the call.
-        peak_bytes: most memory that the process had, the interpreter and all libraries included.
+        peak_bytes: most memory that the process had (since a ``forget_peak`` of the call, if it made one), the
+            interpreter and all libraries included.
         grown_bytes: by how much that exceeds what it had before the call.
     """
 
@@ -64,13 +68,23 @@ def _watched(
     torch.set_num_threads(threads)
     if warm_up is not None:
         warm_up()
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forgets the highest value so far
-    before = _kilobytes("VmRSS")
+    forget_peak()
+    before = _bytes("VmRSS")
     result = call(*arguments)
-    peak = _kilobytes("VmHWM")
-    return Measured(result, 1024 * peak, 1024 * max(peak - before, 0))
+    peak = _bytes("VmHWM")
+    return Measured(result, peak, max(peak - before, 0))
 
 
-def _kilobytes(name: str) -> int:
+def forget_peak() -> int:
+    """Give free memory back to the system and forget how much this process had; returns that."""
+    peak = _bytes("VmHWM")
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return peak
+
+
+def _bytes(name: str) -> int:
     lines = _STATUS.read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))

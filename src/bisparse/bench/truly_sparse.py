@@ -12,7 +12,7 @@ from statistics import median
 
 import torch
 
-from bisparse.bench.child import in_child
+from bisparse.bench.child import forget_peak, in_child
 from bisparse.bench.ledger import Row
 from bisparse.bench.truly_sparse_cases import LayerCase, RunCase
 from bisparse.bench.truly_sparse_layers import Step, build_step
@@ -33,8 +33,9 @@ def measure_group(
     """Time the contenders of one layer in turn in one process, then the memory of each in a process of its own.
 
     Returns:
-        For each case its columns; ``seconds`` of a step (median); ``peak_bytes`` of the process after three steps and
-        ``grown_bytes``, what of it came with the layer; ``connections``; ``threads``; ``machine``.
+        For each case its columns; ``seconds`` of a step (median); ``grown_bytes``, by how much the process grew with
+        the layer, its optimizer and three steps; ``peak_bytes``, the most that the whole process had, the making of the
+        layer included; ``connections``; ``threads``; ``machine``.
     """
     times = in_child(_times, list(cases), repeats, seconds, threads=threads).result
     for case in cases:
@@ -44,7 +45,7 @@ def measure_group(
             **case.row(),
             "connections": case.connections,
             "seconds": times[case.contender],
-            "peak_bytes": memory.peak_bytes,
+            "peak_bytes": max(memory.peak_bytes, memory.result),
             "grown_bytes": memory.grown_bytes,
             "threads": threads,
             "machine": describe_machine(),
@@ -56,10 +57,13 @@ def _times(cases: Sequence[LayerCase], repeats: int, seconds: float) -> dict[str
     return {name: median(found) for name, found in samples.items()}
 
 
-def _three_steps(case: LayerCase) -> None:
+def _three_steps(case: LayerCase) -> int:
+    """Returns the most memory that the process had while the layer was made."""
     step = _step(case)
+    making = forget_peak()
     for _ in range(3):
         step()
+    return making
 
 
 def _step(case: LayerCase) -> Step:

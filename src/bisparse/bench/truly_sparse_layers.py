@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ __all__ = ["CONTENDERS", "Step", "build_step"]
 RATE, MOMENTUM = 0.01, 0.9
 _CHUNK = 2**22
 Step = Callable[[], object]
+Make = Callable[[], SparseLinear]
 
 
 def build_step(contender: str, rows: int, columns: int, density: float, batch: int) -> Step:
@@ -30,9 +32,8 @@ def build_step(contender: str, rows: int, columns: int, density: float, batch: i
         batch: examples.
     """
     torch.manual_seed(0)
-    layer = SparseLinear(columns, rows, bias=False, density=density)
-    x = torch.randn(batch, columns, requires_grad=True)
-    return CONTENDERS[contender](layer, x, torch.randn(batch, rows))
+    x, grad = torch.randn(batch, columns, requires_grad=True), torch.randn(batch, rows)
+    return CONTENDERS[contender](partial(SparseLinear, columns, rows, bias=False, density=density), x, grad)
 
 
 def _module_step(module: nn.Module, x: Tensor, grad: Tensor, mask: Tensor | None = None) -> Step:
@@ -51,22 +52,23 @@ def _module_step(module: nn.Module, x: Tensor, grad: Tensor, mask: Tensor | None
     return step
 
 
-def _sparse(layer: SparseLinear, x: Tensor, grad: Tensor) -> Step:
-    return _module_step(layer, x, grad)
+def _sparse(make: Make, x: Tensor, grad: Tensor) -> Step:
+    return _module_step(make(), x, grad)
 
 
-def _dense(layer: SparseLinear, x: Tensor, grad: Tensor) -> Step:
-    return _module_step(nn.Linear(layer.in_features, layer.out_features, bias=False), x, grad)
+def _dense(make: Make, x: Tensor, grad: Tensor) -> Step:  # noqa: ARG001
+    return _module_step(nn.Linear(x.shape[1], grad.shape[1], bias=False), x, grad)
 
 
-def _masked(layer: SparseLinear, x: Tensor, grad: Tensor) -> Step:
+def _masked(make: Make, x: Tensor, grad: Tensor) -> Step:
     """Zeros in a dense weight, and a mask on its gradient."""
-    linear = layer.to_linear()
+    linear = make().to_linear()
     return _module_step(linear, x, grad, linear.weight.detach() != 0)
 
 
-def _torch_csr(layer: SparseLinear, x: Tensor, grad: Tensor) -> Step:
+def _torch_csr(make: Make, x: Tensor, grad: Tensor) -> Step:
     """PyTorch's CSR tensor and its own autograd, whose gradient of the weight is dense; SGD on the values."""
+    layer = make()
     size = layer.out_features, layer.in_features
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # CSR is announced as beta
@@ -85,10 +87,11 @@ def _torch_csr(layer: SparseLinear, x: Tensor, grad: Tensor) -> Step:
     return step
 
 
-def _scipy(layer: SparseLinear, x: Tensor, grad: Tensor) -> Step:
+def _scipy(make: Make, x: Tensor, grad: Tensor) -> Step:
     """SciPy's CSR products; SciPy has none that is sampled, so entries of the gradient are gathered and summed."""
     from scipy.sparse import csr_matrix
 
+    layer = make()
     parts = (layer.values.detach().numpy(), layer.col.numpy(), layer.crow.numpy())
     weight: Any = csr_matrix(parts, shape=(layer.out_features, layer.in_features))
     inputs, upstream = (np.ascontiguousarray(part.detach().numpy().T) for part in (x, grad))
@@ -108,7 +111,7 @@ def _scipy(layer: SparseLinear, x: Tensor, grad: Tensor) -> Step:
     return step
 
 
-CONTENDERS: dict[str, Callable[[SparseLinear, Tensor, Tensor], Step]] = {
+CONTENDERS: dict[str, Callable[[Make, Tensor, Tensor], Step]] = {
     "bisparse": _sparse,
     "dense": _dense,
     "masked dense": _masked,
