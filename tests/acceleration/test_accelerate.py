@@ -16,7 +16,7 @@ from bisparse.acceleration.candidates import CANDIDATES, Candidate
 from bisparse.acceleration.observe import observe, runner, undisturbed
 from bisparse.acceleration.timing import Cold, LayerTimes, time_calls
 from bisparse.acceleration.whole import Swap, Whole, compare_whole
-from bisparse.nn import PackedConv2d, PackedLinear
+from bisparse.nn import PackedConv2d, PackedLinear, SparseLinear
 
 
 def mask_(model: nn.Module, pattern: str = "4:8") -> nn.Module:
@@ -180,10 +180,25 @@ def test_each_kind_of_sparse_layer_is_asked_about_its_own_layers_only() -> None:
         for layer, module in (("linear", linear), ("conv", conv), ("other", other))
         for mode in ("inference", "training")
     }
-    assert asked["linear", "inference"] == ["packed", "2:4 tensor cores"]
-    assert asked["linear", "training"] == ["packed", "2:4t tensor cores"]
+    assert asked["linear", "inference"] == ["packed", "2:4 tensor cores", "sparse"]
+    assert asked["linear", "training"] == ["packed", "2:4t tensor cores", "sparse"]
     assert asked["conv", "inference"] == asked["other", "training"] == ["packed"]
     assert "need a CUDA device" in CANDIDATES[2].misfit(linear, bs.NM(2, 4), "inference")
+
+
+def test_few_weights_are_offered_to_sparse_layers() -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(64, 48)
+    sparse = CANDIDATES[-1]
+    assert sparse.misfit(linear, bs.NM(4, 8), "training") == (
+        "100% of the weights are kept: sparse layers pay below 35%"
+    )
+    linear.weight.data *= torch.rand_like(linear.weight) < 0.1
+    assert sparse.misfit(linear, bs.NM(4, 8), "training") == ""
+    built = sparse.build(linear, bs.NM(4, 8))
+    assert isinstance(built, SparseLinear)
+    times = time_layer(linear, {"sparse": built}, torch.randn(5, 64), mode="training", repeats=1)
+    assert times.agrees("sparse", torch.float32)
 
 
 def test_types_without_packed_products_stay_dense() -> None:

@@ -294,3 +294,27 @@ def test_operators_are_registered_rightly() -> None:
     for operator, arguments in calls.items():
         outcome = torch.library.opcheck(operator, arguments, test_utils=checks)
         assert set(outcome.values()) == {"SUCCESS"}
+
+
+def test_layers_without_memory_weights_or_zeros() -> None:
+    with torch.device("meta"):
+        layer = sparse()
+        assert layer(torch.empty(3, 30)).shape == (3, 20)
+    layer = sparse(density=0.0)
+    x = torch.randn(3, 30, requires_grad=True)
+    y = layer(x)
+    y.sum().backward()
+    assert y.eq(0).all()
+    assert x.grad is not None
+    assert x.grad.eq(0).all()
+    layer = sparse(density=1.0)
+    torch.testing.assert_close(layer(x), layer.to_linear()(x))
+
+
+def test_a_state_dict_may_be_assigned() -> None:
+    layer, other = sparse(seed=1), sparse(density=0.3, seed=2)
+    other.load_state_dict(layer.state_dict(), assign=True)
+    x = torch.randn(3, 30)
+    assert other(x).equal(layer(x))
+    with pytest.raises(RuntimeError, match="20 rows and 119 values"):
+        other.load_state_dict({**layer.state_dict(), "values": layer.values[1:]})

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.sparse import to_sparse_semi_structured
 
 from bisparse.export.semi_structured import semi_structured_misfit
-from bisparse.nn import PackedConv2d, PackedLinear
+from bisparse.nn import PackedConv2d, PackedLinear, SparseLinear
 from bisparse.pattern import NM
 
 __all__ = ["CANDIDATES", "Candidate", "Mode"]
 
 Mode = Literal["inference", "training"]
+DENSEST = 0.35
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,26 @@ def _packed_conv(layer: nn.Module, pattern: NM) -> nn.Module:
     return PackedConv2d.from_conv(layer, pattern)
 
 
+def _sparse_misfit(layer: nn.Module, pattern: NM, mode: Mode) -> str:
+    """Above the limit a dense product always wins, and is not worth timing."""
+    del pattern, mode
+    weight = _weight(layer)
+    if weight.device.type != "cpu":
+        return f"sparse layers are fast on the CPU, the weight is on {weight.device}"
+    if weight.dtype not in (torch.float32, torch.bfloat16, torch.float64):
+        return f"sparse products take float32, bfloat16 and float64, not {str(weight.dtype).removeprefix('torch.')}"
+    density = int(torch.count_nonzero(weight)) / max(1, weight.numel())
+    if density > DENSEST:
+        return f"{density:.0%} of the weights are kept: sparse layers pay below {DENSEST:.0%}"
+    return ""
+
+
+def _sparse(layer: nn.Module, pattern: NM) -> nn.Module:
+    del pattern
+    assert isinstance(layer, nn.Linear)
+    return SparseLinear.from_linear(layer)
+
+
 def _tensor_core_misfit(layer: nn.Module, pattern: NM, mode: Mode) -> str:
     weight = _weight(layer)
     if weight.device.type != "cuda":
@@ -120,4 +141,5 @@ CANDIDATES: tuple[Candidate, ...] = (
     Candidate("packed", (nn.Conv2d,), ("inference", "training"), _packed_conv_misfit, _packed_conv),
     Candidate("2:4 tensor cores", (nn.Linear,), ("inference",), _tensor_core_misfit, _frozen),
     Candidate("2:4t tensor cores", (nn.Linear,), ("training",), _tensor_core_misfit, _training),
+    Candidate("sparse", (nn.Linear,), ("inference", "training"), _sparse_misfit, _sparse),
 )

@@ -137,8 +137,9 @@ class SparseLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features), of the dtype of ``x``."""
-        if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
-            x = x.to(torch.get_autocast_dtype(x.device.type))
+        kind = x.device.type
+        if kind != "meta" and x.dtype != torch.float64 and torch.is_autocast_enabled(kind):
+            x = x.to(torch.get_autocast_dtype(kind))
         product: Tensor = sparse_linear_op(
             x, self.values, self.bias, self.crow, self.col, self.ccol, self.row_t, self.perm
         )
