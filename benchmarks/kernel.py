@@ -38,7 +38,7 @@ def main() -> None:
     if not options.tables:
         measure_pairs(pairs)
         measure_masks(masked, options.limit)
-    draw_measures(masked.rows, "trained", IMAGES)
+    draw_measures([row for row in masked.rows if row["data"] == "mnist"], "trained", IMAGES)
     fill_tables([ROOT / "docs" / "kernel.md"], adaptive_tables(masked.rows, pairs.rows))
 
 

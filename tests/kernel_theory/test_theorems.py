@@ -246,6 +246,15 @@ def test_cross_entropy_keeps_the_residual_and_the_representer() -> None:
     assert squared["projection"].applies
 
 
+def test_classifiers_are_judged_by_their_probabilities() -> None:
+    X, _, Z = problem(20, 4)
+    classes, model = torch.arange(20) % 3, three_layer(outputs=3)
+    truth = F.one_hot(classes, 3)
+    for kind, given in (("cross_entropy", model(Z).softmax(1)), ("squared", model(Z))):
+        report = kernel_report(model, X, classes, X_test=Z, y_test=classes, loss=kind)  # type: ignore[arg-type]
+        assert report.held_out["network"] == pytest.approx(float((given.detach() - truth).square().mean()))
+
+
 def test_a_last_layer_with_bias_adds_a_constant_feature() -> None:
     X, y, _ = problem(30, 4)
     report = kernel_report(with_bias(), X, y)

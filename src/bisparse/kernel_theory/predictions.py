@@ -12,14 +12,16 @@ __all__ = ["held_out_errors"]
 def held_out_errors(evidence: Evidence) -> dict[str, float]:
     """Mean squared error over held-out examples and outputs, by predictor; empty without held-out targets.
 
+    Of a network trained by cross-entropy, its probabilities are compared with the classes (the Brier score).
     Ridges are those of the identities (n λ for H, L n λ for K); without a penalty only the ridgeless ones are there.
     """
     side = evidence.held_out
     if side is None or side.targets is None:
         return {}
     truth = side.targets
-    predictions = {"network": side.outputs} | _by_kernel(evidence, side)
-    return {name: float((given - truth).square().mean()) for name, given in predictions.items()}
+    given = side.outputs.softmax(1) if evidence.loss == "cross_entropy" else side.outputs
+    predictions = {"network": given} | _by_kernel(evidence, side)
+    return {name: float((predicted - truth).square().mean()) for name, predicted in predictions.items()}
 
 
 def _by_kernel(evidence: Evidence, side: Side) -> dict[str, Tensor]:
