@@ -110,8 +110,8 @@ STUDIES: dict[str, tuple[Case, ...]] = {
     "digits": _digits(),
     "mnist-lenet-300-100": (_target("mnist-lenet-300-100", 5e-4, 0.0245, 20),),
     "mnist-lenet5": (_target("mnist-lenet5", 5e-4, 0.0162, 20),),
-    "mnist-lstm-a": (_target("mnist-lstm-a", 1e-4, 0.0192, 20),),
-    "mnist-lstm-b": (_target("mnist-lstm-b", 1e-4, 0.0097, 20),),
+    "mnist-lstm-a": (_target("mnist-lstm-a", 1e-3, 0.0192, 20),),
+    "mnist-lstm-b": (_target("mnist-lstm-b", 1e-3, 0.0097, 20),),
     "curve": _curve(),
     "cifar": (
         Case("cifar", "cifar10-resnet20", "dense", epochs=20),
