@@ -22,9 +22,9 @@ def dst_tables(rows: Sequence[Row]) -> dict[str, str]:
     """Text by marker name."""
     return {
         "dst_targets": _targets(rows),
-        "dst_digits": _sweep(_of(rows, "digits"), ("granularity", "alpha")),
-        "dst_curve": _sweep(_of(rows, "curve"), ("kind", "alpha", "density")),
-        "dst_cifar": _sweep(_of(rows, "cifar"), ("kind", "density")),
+        "dst_digits": _sweep(rows, "digits", ("granularity", "alpha")),
+        "dst_curve": _sweep(rows, "curve", ("kind", "alpha", "density")),
+        "dst_cifar": _sweep(rows, "cifar", ("kind", "density")),
     }
 
 
@@ -64,8 +64,11 @@ def _targets(rows: Sequence[Row]) -> str:
     ]
     lines = []
     for network in NETWORKS.values():
-        for row in _of(rows, network.task):
-            printed = [network.title, _percent(network.remaining), _percent(network.accuracy)]
+        printed = [network.title, _percent(network.remaining), _percent(network.accuracy)]
+        found = _of(rows, network.task)
+        if not found:
+            lines.append([*printed, *(["-"] * 5), "not run yet"])
+        for row in found:
             here = [
                 _percent(_number(row, name)) for name in ("remaining", "test_accuracy", "validation_accuracy")
             ]
@@ -81,7 +84,11 @@ def _reached(row: Row, network: Network) -> str:
     )
 
 
-def _sweep(rows: Sequence[Row], columns: Sequence[str]) -> str:
+def _sweep(rows: Sequence[Row], study: str, columns: Sequence[str]) -> str:
+    """The runs of a study, or how to measure them."""
+    rows = _of(rows, study)
+    if not rows:
+        return f"Not measured yet: `python benchmarks/dst.py --only {study}`.\n"
     head = [*columns, "left", "test accuracy", "held out", "resets"]
     lines = [
         [
