@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bisparse.bench.compress_cases import Case
 from bisparse.bench.ledger import Row
-from bisparse.compress import PruneReport, fit_nm_, prune_
+from bisparse.compress import Alps, Distill, PruneReport, fit_nm_, prune_
 from bisparse.machine import describe_machine
 from bisparse.weights import find_weights
 from bisparse.zoo.cifar import cifar10
@@ -28,6 +28,9 @@ from bisparse.zoo.tinystories import language_loss, tinystories
 from bisparse.zoo.writer import write_stories
 
 __all__ = ["SUBJECTS", "Subject", "run_case"]
+
+
+_LONG = (Alps(), Distill(min_steps=1200, rate=5e-3))
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ def _compress(case: Case, model: nn.Module, subject: Subject) -> PruneReport | N
             calibration=None if blind else data,
             seed=case.seed,
         )
-    scores, reconstruct = case.scores, case.reconstruct
+    reconstruct = _LONG if case.reconstruct == "long" else case.reconstruct
     return prune_(
-        model, case.pattern, scores=scores, reconstruct=reconstruct, calibration=data, seed=case.seed
+        model, case.pattern, scores=case.scores, reconstruct=reconstruct, calibration=data, seed=case.seed
     )

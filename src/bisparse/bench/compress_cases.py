@@ -24,7 +24,8 @@ class Case:
         model: ``resnet20``, ``resnet32`` or ``llama``.
         pattern: as text; for ``fit_nm``, ``fit:8`` or ``fit:8t``.
         scores: name, or ``auto``.
-        reconstruct: name, ``auto`` = the library's default recipe, ``dense`` = the model as it is.
+        reconstruct: name, ``auto`` = the library's default recipe, ``long`` = that with four times the
+            least number of distillation's steps and 2.5 times its learning rate, ``dense`` = the model as it is.
         samples: of calibration data; 0 = as many as the model's protocol gives.
         seed: of the recipe, and of the choice of samples where it is not 0.
         sparsity: of global magnitude pruning before ``fit_nm``; 0 elsewhere.
@@ -64,6 +65,7 @@ def _wanted() -> Iterator[Case]:
         yield from _methods(model, rest)
     yield from (Case("resnet32", pattern) for pattern in rest)
     yield from _methods("resnet32", PATTERNS)
+    yield from (Case("llama", "4:8t", reconstruct="long", samples=samples) for samples in (0, 512))
 
 
 def _methods(model: str, patterns: Sequence[str]) -> Iterator[Case]:

@@ -11,6 +11,7 @@ from bisparse.bench.ledger import Row
 __all__ = ["compress_tables"]
 
 _AUTO = ("alps", "auto")
+_NAMES = {"auto": "alps + distill (default)", "long": "alps + long distill"}
 
 
 def _value(rows: Sequence[Row], case: Case, column: str = "measure") -> float | None:
@@ -61,14 +62,18 @@ def _grid(rows: Sequence[Row], model: str, digits: int) -> str:
     methods = dict.fromkeys(
         (str(row["scores"]), str(row["reconstruct"]))
         for row in rows
-        if row["model"] == model and row["pattern"] in PATTERNS and not row["samples"] and not row["seed"]
+        if row["model"] == model
+        and row["pattern"] in PATTERNS
+        and not row["samples"]
+        and not row["seed"]
+        and row["reconstruct"] != "long"
     )
     columns = [[_value(rows, Case(model, pattern, *method)) for method in methods] for pattern in PATTERNS]
     choose = min if model == "llama" else max
     best = [choose((v for v in column if v is not None), default=None) for column in columns]
     lines = []
     for index, (scores, reconstruct) in enumerate(methods):
-        name = {"auto": "alps + distill (default)"}.get(reconstruct, reconstruct)
+        name = _NAMES.get(reconstruct, reconstruct)
         cells = [_cell(column[index], digits) for column in columns]
         cells = [
             f"**{cell}**" if cell and column[index] == top else cell
@@ -109,13 +114,20 @@ def _unstructured(rows: Sequence[Row], model: str, digits: int) -> str:
     return markdown_table(head, lines)
 
 
-def _samples(rows: Sequence[Row], model: str, counts: Sequence[int], usual: int, digits: int) -> str:
+def _samples(
+    rows: Sequence[Row],
+    model: str,
+    counts: Sequence[int],
+    usual: int,
+    digits: int,
+    recipes: Sequence[str] = _AUTO,
+) -> str:
     """One line per number of samples; 0 stands for the usual number of the model's protocol."""
     lines = []
     for count in counts:
-        cases = (Case(model, "4:8t", reconstruct=r, samples=0 if count == usual else count) for r in _AUTO)
+        cases = (Case(model, "4:8t", reconstruct=r, samples=0 if count == usual else count) for r in recipes)
         lines.append([str(count), *(_cell(_value(rows, case), digits) for case in cases)])
-    return markdown_table(["samples", "alps", "alps + distill (default)"], lines)
+    return markdown_table(["samples", *(_NAMES.get(r, r) for r in recipes)], lines)
 
 
 def compress_tables(rows: Sequence[Row]) -> dict[str, str]:
@@ -129,6 +141,6 @@ def compress_tables(rows: Sequence[Row]) -> dict[str, str]:
         "compress_fit_resnet20": _unstructured(rows, "resnet20", 2),
         "compress_fit_llama": _unstructured(rows, "llama", 3),
         "compress_samples": _samples(rows, "resnet20", (64, 256, 1024, 2048), 1024, 2),
-        "compress_samples_llama": _samples(rows, "llama", (8, 32, 74, 512, 2048), 74, 3),
+        "compress_samples_llama": _samples(rows, "llama", (8, 32, 74, 512, 2048), 74, 3, (*_AUTO, "long")),
         "compress_machine": "\n".join(machines) + "\n",
     }
