@@ -11,13 +11,19 @@ namespace {
 
 constexpr double kThreadMicroseconds = 10.0;        // work that pays for one more thread of a waiting team
 constexpr std::int64_t kPanelBytes = 1 << 20;       // of a panel that stays in the second cache
-constexpr std::int64_t kFeaturesInChunk = 256;
+constexpr std::int64_t kFeaturesInChunk = 256, kEntriesInChunk = 1 << 14;
 constexpr int kLaneCounts[] = {64, 32, 16, 8, 4, 1};
 
-// How many entries of the batch lie side by side in the next panel. A panel that is half empty costs as much as a full one.
-int lanes_for(std::int64_t left, std::int64_t width, std::int64_t bytes) {
+// The most entries of the batch side by side: products gain from a panel that stays in the cache, dots more from long lines.
+int widest(std::int64_t width, std::int64_t bytes) {
   int lanes = kMostLanes;
   while (lanes > 16 && width * lanes * bytes > kPanelBytes) lanes /= 2;
+  return lanes;
+}
+
+// How many lie side by side in the next panel. A panel that is half empty costs as much as a full one.
+int lanes_for(std::int64_t left, int most) {
+  int lanes = most;
   for (const int fewer : kLaneCounts)
     if (fewer < lanes && left <= (fewer > 4 ? fewer + fewer / 2 : fewer)) lanes = fewer;
   return lanes;
@@ -26,8 +32,6 @@ int lanes_for(std::int64_t left, std::int64_t width, std::int64_t bytes) {
 int useful_threads(std::int64_t operations, int threads) {
   return std::clamp(static_cast<int>(static_cast<double>(operations) / 32e3 / kThreadMicroseconds), 1, std::max(1, threads));
 }
-
-constexpr std::int64_t kEntriesInChunk = 1 << 14;
 
 // Calls body(entry) for all entries.
 template <class Body>
@@ -97,19 +101,19 @@ const void* moved(const Activations& from, std::int64_t elements) {
   return from.data == nullptr ? nullptr : static_cast<const char*>(from.data) + elements * bytes;
 }
 
-// Calls pass(task, first batch entry) for every panel of a batch; the task lacks what is wanted of it.
-template <class T, class Pass>
-void for_panels(const SparseOrder& order, const Activations& input, std::int64_t batch, int threads, const SparseKernels& kernels,
-                Pass pass) {
-  const Scratch<T> panel(order.width * lanes_for(batch, order.width, sizeof(T)));
+// Calls complete(task, first batch entry) for every panel of a batch, then runs the task.
+template <class T, class Complete>
+void for_panels(const SparseOrder& order, const Activations& input, std::int64_t batch, int most, int threads,
+                const SparseKernels& kernels, Complete complete) {
+  const Scratch<T> panel(order.width * lanes_for(batch, most));
   std::int64_t here;
   for (std::int64_t first = 0; first < batch; first += here) {
-    const int lanes = lanes_for(batch - first, order.width, sizeof(T));
+    const int lanes = lanes_for(batch - first, most);
     here = std::min<std::int64_t>(lanes, batch - first);
     fill({moved(input, first * order.width), input.dtype, order.width, here, lanes, panel.get()}, threads, kernels);
     PassTask task{};
     task.order = order, task.wide = sizeof(T) == 8, task.panel = panel.get(), task.lanes = lanes, task.batch = here;
-    pass(task, first);
+    complete(task, first);
     for_rows(order, useful_threads((order.starts[order.rows] + 4 * order.rows) * lanes, threads),
              [&](std::int64_t row, std::int64_t count) { kernels.pass(task, row, count); });
   }
@@ -122,7 +126,7 @@ void run_product(const SparseProduct& p, int threads, const SparseKernels& kerne
   const Converted<T> given(p.values, entries), bias(p.bias, order.rows);
   const Scratch<T> ordered(order.perm ? entries : 0);
   if (order.perm) for_entries(entries, threads, [&](std::int64_t k) { ordered.get()[k] = given.get()[order.perm[k]]; });
-  for_panels<T>(order, p.input, p.batch, threads, kernels, [&](PassTask& task, std::int64_t first) {
+  for_panels<T>(order, p.input, p.batch, widest(order.width, sizeof(T)), threads, kernels, [&](PassTask& task, std::int64_t first) {
     task.values = order.perm ? ordered.get() : given.get(), task.bias = bias.get();
     task.output = const_cast<void*>(moved({p.output, p.input.dtype}, first * order.rows)), task.dtype = p.input.dtype;
   });
@@ -131,7 +135,7 @@ void run_product(const SparseProduct& p, int threads, const SparseKernels& kerne
 template <class T>
 void run_gradient(const SparseGradient& g, int threads, const SparseKernels& kernels) {
   if (g.batch == 0) std::fill_n(static_cast<T*>(g.gradient), g.order.starts[g.order.rows], T(0));
-  for_panels<T>(g.order, g.input, g.batch, threads, kernels, [&](PassTask& task, std::int64_t first) {
+  for_panels<T>(g.order, g.input, g.batch, kMostLanes, threads, kernels, [&](PassTask& task, std::int64_t first) {
     task.own = moved(g.own, first * g.order.rows), task.dtype = g.own.dtype;
     task.gradient = g.gradient, task.add = first > 0;
   });
