@@ -111,10 +111,10 @@ STUDIES: dict[str, list[list[LayerCase]]] = {
 
 # Epochs and seeds, cheap runs first.
 TASKS = {
-    "colon": (60, 8),
-    "leukemia": (60, 5),
+    "colon": (40, 5),
+    "leukemia": (40, 5),
     "madelon": (100, 3),
-    "isolet": (60, 3),
+    "isolet": (100, 3),
     "higgs": (30, 3),
     "fashion-mnist": (12, 1),
 }
