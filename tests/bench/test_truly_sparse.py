@@ -116,7 +116,7 @@ def test_tables_say_what_the_rows_say(tmp_path):
     runs = [
         {
             **case.row(), "test_accuracy": 0.9 - 0.01 * case.seed - 0.1 * (case.kind == "static"), "weights": 1000,
-            "state_bytes": 2e4, "grown_bytes": 1e6, "cpu_seconds": 3.0,
+            "state_bytes": 2e4, "peak_bytes": 1e6, "cpu_seconds": 3.0,
         }
         for case in run_cases("colon", seeds=2)
     ]  # fmt: skip
@@ -125,7 +125,7 @@ def test_tables_say_what_the_rows_say(tmp_path):
     assert "| 10x faster | 5.00x | missed: 50% of it |" in tables["sparse_targets"]
     assert "| under 1 GB | 0.90 GB | met |" in tables["sparse_targets"]
     assert (
-        "| colon | sparse, static | 60 | 2 | 79.50 (sd 0.71) | -10.00 ± 0.00 | 1,000 |"
+        "| colon | sparse, static | 40 | 2 | 79.50 (sd 0.71) | -10.00 ± 0.00 | 1,000 |"
         in tables["sparse_runs"]
     )
     assert "| 1,000, 0.5% | 1.00 | 5.00 |  |  |  | 5.00x |" in tables["sparse_sizes"]

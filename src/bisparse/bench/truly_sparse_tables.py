@@ -154,7 +154,7 @@ def _runs(runs: Sequence[Row]) -> str:
                     dense = _of(runs, task=task, kind="dense", epochs=epochs)
                     lines.append(_run_line(task, kind, int(epochs), found, dense))
     head = ["data", "network", "epochs", "seeds", "test accuracy, %", "minus dense, 95%", "weights"]
-    return markdown_table([*head, "weights, places and momentum", "memory taken on", "CPU seconds"], lines)
+    return markdown_table([*head, "weights, places and optimizer", "process", "CPU seconds"], lines)
 
 
 def _run_line(task: str, kind: str, epochs: int, rows: Sequence[Row], dense: Sequence[Row]) -> list[str]:
@@ -165,7 +165,7 @@ def _run_line(task: str, kind: str, epochs: int, rows: Sequence[Row], dense: Seq
     spread = f" (sd {stdev(values):.2f})" if len(values) > 1 else ""
     means = {name: fmean(_number(row, name) for row in rows) for name in ("weights", "cpu_seconds")}
     sizes = [
-        format_bytes(fmean(_number(row, name) for row in rows)) for name in ("state_bytes", "grown_bytes")
+        format_bytes(fmean(_number(row, name) for row in rows)) for name in ("state_bytes", "peak_bytes")
     ]
     return [
         task,
