@@ -101,7 +101,12 @@ def test_a_row_has_what_the_tables_tell(tmp_path: Path) -> None:
     reached = row | STUDIES["mnist-lenet5"][0].row() | {"remaining": 0.01, "test_accuracy": 0.995}
     tables = dst_tables([row, mnist, reached])
     assert f"| {100 * float(row['remaining']):.2f}% |" in tables["dst_curve"]  # type: ignore[arg-type]
-    assert tables["dst_targets"].splitlines()[-1].endswith("| yes |")
+    verdicts = {
+        line.split("|")[1].strip(): line.split("|")[-2].strip() for line in tables["dst_targets"].splitlines()
+    }
+    assert verdicts["LeNet-5"] == "yes"
+    assert verdicts["LSTM-b"] == "not run yet"
+    assert "--only cifar" in tables["dst_cifar"]
     assert draw_curve([mnist], tmp_path / "curve.png").stat().st_size > 1000
     with pytest.raises(ValueError, match="nothing to draw"):
         draw_curve([row], tmp_path / "curve.png")
