@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 
-from bisparse.report import Column, Table, counted
+from bisparse.cli.show import show_report
+from bisparse.report import counted
 
 if TYPE_CHECKING:
     from bisparse.demo.sparse_training_outputs import SparseTrainingFiles
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["show_sparse_training"]
 
 WORDS = """
-[bold]What you see.[/] dense: all weights. static: a random tenth, never changed. set: after every epoch the
-weights nearest to zero are given up, and as many new ones tried at random places. rigl: new ones come where the
-gradient is largest. All start from the same weights and see the same batches; accuracies are means over
+[bold]What you see.[/] dense: all weights. static: a few at random, never changed. set: after every epoch the \
+weights nearest to zero are given up, and as many new ones tried at random places. rigl: new ones come where \
+the gradient is largest. All start from the same weights and see the same batches; accuracies are means over \
 {networks} of each kind on {examples} test images, one of which is {point:.2f} points: smaller differences mean little.
-[bold]What you do not see.[/] Speed: masks on dense tensors save no time. Layers that store and multiply
-nothing but their connections are bs.nn.SparseLinear and the recipe digits-set."""
+[bold]What you do not see.[/] Speed: masks on dense tensors save no time. Layers that store and multiply nothing \
+but their connections are bs.nn.SparseLinear and the recipe digits-set."""
 
 
 def show_sparse_training(output: Path, *, quick: bool, seed: int, as_json: bool) -> None:
@@ -45,13 +45,13 @@ def show_sparse_training(output: Path, *, quick: bool, seed: int, as_json: bool)
         notes.print(f"bisparse demo: {error}", style="red", markup=False)
         raise typer.Exit(2) from error
     if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=1))
+        show_report(report, as_json=True)
         return
     _show(Console(), report, files)
 
 
 def _show(console: Console, report: SparseTrainingReport, files: SparseTrainingFiles) -> None:
-    console.print(str(_table(report)), highlight=False, markup=False)
+    show_report(report, as_json=False)
     words = WORDS.format(
         networks=counted(report.runs, "network", "networks"),
         examples=report.test_examples,
@@ -66,20 +66,3 @@ def _show(console: Console, report: SparseTrainingReport, files: SparseTrainingF
         highlight=False,
         soft_wrap=True,
     )
-
-
-def _table(report: SparseTrainingReport) -> Table:
-    columns = [
-        Column("method", "training"),
-        Column("weights", "weights", "count"),
-        Column("accuracy", "test accuracy", "share"),
-        Column("lowest", "lowest", "share"),
-        Column("highest", "highest", "share"),
-        Column("explored", "ever tried", "share"),
-        Column("moved", "moved", "share"),
-        Column("seconds", "seconds", "number"),
-    ]
-    names = [column.key for column in columns]
-    rows = [{name: getattr(row, name) for name in names} for row in report.rows]
-    title = f"Handwritten digits, {counted(report.epochs, 'epoch', 'epochs')}, sparse from the first step on"
-    return Table(title, columns, rows)

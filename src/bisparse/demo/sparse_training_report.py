@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 
 from torch import Tensor
 
+from bisparse.report import Column, Table, counted
+
 __all__ = ["SparseTrainingReport", "SparseTrainingRow"]
 
 
@@ -77,3 +79,21 @@ class SparseTrainingReport:
             "connections_on_ink": {str(epoch): self.on_ink(epoch) for epoch in self.connections},
             "connections": {str(epoch): grid.tolist() for epoch, grid in self.connections.items()},
         }
+
+    def to_table(self) -> Table:
+        """One line for each way to train."""
+        columns = [
+            Column("method", "training"),
+            Column("weights", "weights", "count"),
+            Column("accuracy", "test accuracy", "share"),
+            Column("lowest", "lowest", "share", 1),
+            Column("highest", "highest", "share", 1),
+            Column("explored", "ever tried", "share"),
+            Column("moved", "moved", "share"),
+            Column("seconds", "seconds", "number", 2),
+        ]
+        rows = [{column.key: getattr(row, column.key) for column in columns} for row in self.rows]
+        title = (
+            f"Handwritten digits, {counted(self.epochs, 'epoch', 'epochs')}, sparse from the first step on"
+        )
+        return Table(title, columns, rows)
