@@ -81,6 +81,13 @@ def test_resuming_is_exact(kind: str, pattern: str) -> None:
     assert 0.0 < sparse.metrics()["density"] < 1.0
 
 
+def test_a_resumed_run_may_have_another_penalty() -> None:
+    sparse = prepared(network(), alpha=0.02)
+    resumed = prepared(network(), alpha=0.5)
+    resumed.load_state_dict(sparse.state_dict())
+    assert resumed.metrics()["alpha"] == 0.5
+
+
 def test_a_state_of_other_thresholds_is_refused_before_anything_changes() -> None:
     model = network()
     sparse = prepared(model)

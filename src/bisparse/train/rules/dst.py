@@ -156,15 +156,18 @@ class Dst(Rule):
     def _apply(self, weight: MaskedWeight, gradient: Tensor, update: Update) -> None:
         values, thresholds = weight.values, weight.learned[_KEY]
         slope = self.estimator(self.saliency(weight)).mul_(values)  # W H(Q)
-        force = float(weight.extra["alpha"]) * torch.exp(-thresholds.detach())
+        force = self._strength(weight) * torch.exp(-thresholds.detach())
         if update.scale is not None:
             force *= update.scale
         force = -force if update.maximize else force
         structure = self._granularity.gather(slope * gradient, weight.layout)
         thresholds.grad = -structure.to(thresholds.dtype) - force
-        gradient.addcmul_(
-            gradient, slope.abs_().sub_(weight.dropped).to(gradient.dtype)
-        )  # G (1 + |W| H - (1 - M))
+        change = slope.abs_().sub_(weight.dropped)  # |W| H - (1 - M)
+        gradient.addcmul_(gradient, change.to(gradient.dtype))
+
+    def _strength(self, weight: MaskedWeight) -> float:
+        """alpha, as it is now."""
+        return self.alpha if self.target is None else float(weight.extra["alpha"])
 
     def set_back_(self, weight: MaskedWeight, kept: float) -> bool:
         """Set thresholds back if they leave too little; whether they were."""
@@ -187,16 +190,19 @@ class Dst(Rule):
         """Raise all thresholds alike until no more than the wanted share is left."""
         if self.target is None:
             return
-        distances = torch.cat([self.saliency(weight).flatten() for weight in weights])
+        device = weights[0].mask.device
+        distances = torch.cat([self.saliency(weight).flatten().to(device) for weight in weights])
         wanted = max(int(self.target.density * distances.numel()), 1)
         largest = torch.topk(distances, min(wanted + 1, distances.numel())).values
+        rise = largest[-2:].mean().clamp(min=0.0)
         for weight in weights:
-            weight.learned[_KEY].detach().add_(largest[-2:].mean().clamp(min=0.0))
+            thresholds = weight.learned[_KEY].detach()
+            thresholds.add_(rise.to(thresholds))
 
     def measure(self, weights: Sequence[MaskedWeight]) -> dict[str, float]:
         """``alpha`` (mean), ``resets`` (sum) and ``threshold`` (mean over all)."""
         thresholds = torch.cat([weight.learned[_KEY].detach().flatten() for weight in weights])
-        alphas = [float(weight.extra["alpha"]) for weight in weights]
+        alphas = [self._strength(weight) for weight in weights]
         return {
             "alpha": sum(alphas) / len(alphas),
             "resets": float(sum(int(weight.extra["resets"]) for weight in weights)),
