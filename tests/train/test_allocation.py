@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -90,6 +90,7 @@ def test_other_patterns_keep_theirs() -> None:
     assert sum(rest) == round(0.1 * (216 + 1152 + 256))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(1, 500)), min_size=1, max_size=6))
 def test_whole_counts_add_up(layers: list[tuple[float, int]]) -> None:
     densities, sizes = [d for d, _ in layers], [s for _, s in layers]
@@ -99,6 +100,7 @@ def test_whole_counts_add_up(layers: list[tuple[float, int]]) -> None:
     assert all(1 <= count <= size for count, size in zip(counts, sizes, strict=True))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10**7), st.floats(0, 1))
 def test_a_pattern_for_every_count(total: int, share: float) -> None:
     count = max(1, round(share * total))

@@ -76,6 +76,7 @@ def test_the_largest_by_eye() -> None:
     assert [part_of(100, 0.29), part_of(10, 0.3), part_of(7, 0.3), part_of(3, 0.3)] == [29, 3, 2, 0]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(0, 10**6), st.floats(0, 1))
 def test_two_sided_removal_counts_each_sign_for_itself(kept: int, seed: int, share: float) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -358,7 +359,7 @@ def test_redistribution_moves_weights_between_layers_and_loses_none(merit: str) 
     assert all(check.holds for check in check_masks(sparse.weights))
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 5), st.integers(0, 40)), min_size=1, max_size=6), st.floats(0, 1))
 def test_shares_add_up_and_no_layer_is_overfull(layers: list[tuple[float, int]], share: float) -> None:
     from bisparse.train.topology.redistribution import shared_out

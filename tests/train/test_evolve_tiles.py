@@ -48,6 +48,7 @@ def permutation_tiles() -> list[Tensor]:
     return [torch.eye(3)[list(order)].bool() for order in itertools.permutations(range(3))]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**6))
 def test_the_best_completion_of_a_small_tile_is_found(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
