@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bisparse.pattern import MAX_BLOCK, NM, Pattern, TransposableNM, Unstructured, parse_pattern
+from bisparse.pattern import MAX_BLOCK, NM, Pattern, TransposableNM, Unstructured, parse_pattern, part_of
 
 keep_block = st.integers(2, MAX_BLOCK).flatmap(lambda m: st.tuples(st.integers(1, m - 1), st.just(m)))
 patterns = st.one_of(
@@ -105,3 +105,19 @@ def test_numbers_must_have_the_right_type() -> None:
         TransposableNM(1, True)
     with pytest.raises(TypeError, match="sparsity must be a number"):
         Unstructured("0.5")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("total", "share", "part"),
+    [
+        (100, 0.29, 29),
+        (10, 0.3, 3),
+        (7, 0.3, 2),
+        (3, 0.3, 0),
+        (10**8, 0.29, 29 * 10**6),
+        (5, 1.0, 5),
+        (5, 0.0, 0),
+    ],
+)
+def test_a_part_is_the_floor_of_the_share_as_written(total: int, share: float, part: int) -> None:
+    assert part_of(total, share) == part

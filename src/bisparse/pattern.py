@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TypeAlias
 
-__all__ = ["MAX_BLOCK", "NM", "Pattern", "TransposableNM", "Unstructured", "parse_pattern"]
+__all__ = ["MAX_BLOCK", "NM", "Pattern", "TransposableNM", "Unstructured", "parse_pattern", "part_of"]
 
 MAX_BLOCK = 64
 
@@ -99,6 +99,16 @@ class Unstructured:
 
 
 Pattern: TypeAlias = NM | TransposableNM | Unstructured
+
+
+def part_of(total: int, share: float) -> int:
+    """floor(share * total) for the share as it is written: 0.29 of 100 is 29, though 0.29 * 100 < 29 in floating point.
+
+    Args:
+        total: a number of weights, below 10**12.
+        share: from 0 to 1.
+    """
+    return math.floor(share * total * (1.0 + 1e-12))
 
 
 def parse_pattern(pattern: str | Pattern) -> Pattern:

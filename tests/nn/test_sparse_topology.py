@@ -122,6 +122,13 @@ def test_set_drops_the_weakest_of_each_sign_and_grows_as_many() -> None:
     assert all((momentum[key] != 0) == (key in survivors) for key in after)
 
 
+def test_the_share_counts_as_written() -> None:
+    layer = SparseLinear(20, 10, density=0.5, seed=0)
+    with torch.no_grad():
+        layer.values.abs_()
+    assert set_step_(layer, 0.29, generator=generator()).dropped == 29
+
+
 def test_set_is_deterministic_and_reaches_every_place() -> None:
     layers = [trained()[0] for _ in range(2)]
     for layer in layers:

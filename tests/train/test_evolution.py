@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -120,6 +121,20 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, way, stop):
         assert all(torch.equal(one[name], other[name]) for name in one)
         assert report.final == expected.final
         assert [c.dropped for c in resumed.callbacks] == [c.dropped for c in whole.callbacks]
+
+
+def test_any_seed_is_a_seed():
+    run = trainer("set", epochs=2)
+    run.options = replace(run.options, seed=20_261_129)
+    run.fit()
+    assert run.callbacks[0].dropped > 0
+
+
+def test_a_compiled_model_is_refused_before_the_first_step():
+    run = trainer("rigl", compile=True)
+    with pytest.raises(ValueError, match="leave compile out"):
+        run.fit()
+    assert run.step == 0
 
 
 def test_a_model_without_sparse_layers_is_refused():

@@ -17,6 +17,7 @@ from bisparse.nn.sparse_edges import replace_edges_
 from bisparse.nn.sparse_growth import largest_exact, largest_of_sample
 from bisparse.nn.sparse_linear import SparseLinear
 from bisparse.nn.sparse_recorder import GradientRecorder
+from bisparse.pattern import part_of
 
 __all__ = ["EdgeChange", "prune_neurons_", "rigl_step_", "set_step_"]
 
@@ -62,7 +63,7 @@ def set_step_(
     keep = torch.ones(layer.nnz, dtype=torch.bool, device=layer.values.device)
     for side in (layer.values >= 0, layer.values < 0):
         places = side.nonzero().squeeze(1)
-        weakest = layer.values[places].abs().topk(int(fraction * len(places)), largest=False).indices
+        weakest = layer.values[places].abs().topk(part_of(len(places), fraction), largest=False).indices
         keep[places[weakest]] = False
     kept = layer.index.keys()[keep]
     count = layer.nnz - len(kept)
@@ -100,7 +101,7 @@ def rigl_step_(
         ValueError: a fraction or number of candidates out of range, nothing recorded, or no generator.
     """
     _check_fraction(fraction)
-    count = int(fraction * layer.nnz)
+    count = part_of(layer.nnz, fraction)
     keep = torch.ones(layer.nnz, dtype=torch.bool, device=layer.values.device)
     keep[layer.values.abs().topk(count, largest=False).indices] = False
     x, grad = recorder.of(layer)
@@ -141,7 +142,7 @@ def prune_neurons_(
     importance = torch.zeros(layer.out_features, dtype=wide, device=layer.values.device)
     importance.index_add_(0, rows, layer.values.detach().abs().to(wide))
     alive = (layer.crow.diff() > 0).nonzero().squeeze(1)
-    weakest = alive[importance[alive].topk(int(fraction * len(alive)), largest=False).indices]
+    weakest = alive[importance[alive].topk(part_of(len(alive), fraction), largest=False).indices]
     cut = torch.zeros(layer.out_features, dtype=torch.bool, device=layer.values.device)
     cut[weakest] = True
     keep: Tensor = ~cut[rows]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field
 
-from bisparse.recipes.base import Section
+from bisparse.recipes.base import Section, named
 from bisparse.train.callback import Callback
 from bisparse.train.evolution import ImportancePruning, RiglEvolution, SetEvolution
 
@@ -58,18 +58,13 @@ class RiglSection(_EvolutionSection):
     alpha: float = Field(default=0.3, ge=0, le=1)
     every: int = Field(default=100, ge=1, description="optimizer steps")
     until: float = Field(default=0.75, gt=0, le=1, description="share of the run")
-    candidates: Literal["exact"] | int = 10
+    candidates: Literal["exact"] | Annotated[int, Field(ge=1)] = 10
 
     def _own(self) -> list[Callback]:
         options = self.model_dump(exclude={"name", "importance"})
         return [RiglEvolution(options.pop("alpha"), **options)]
 
 
-def _named(value: Any) -> Any:
-    """A name alone stands for the section with that name."""
-    return {"name": value} if isinstance(value, str) else value
-
-
 EvolutionChoice: TypeAlias = Annotated[
-    Annotated[NoEvolution | SetSection | RiglSection, Field(discriminator="name")], BeforeValidator(_named)
+    Annotated[NoEvolution | SetSection | RiglSection, Field(discriminator="name")], BeforeValidator(named)
 ]

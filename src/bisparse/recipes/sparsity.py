@@ -6,18 +6,13 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 
-from bisparse.pattern import parse_pattern
-from bisparse.recipes.base import Section
+from bisparse.pattern import parse_pattern, part_of
+from bisparse.recipes.base import Section, named
 from bisparse.recipes.dst import DstRule
 from bisparse.train.rules import RULES, Rule, SrSte
 from bisparse.train.schedule import Ramp, Schedule
 
 __all__ = ["PatternText", "RuleChoice", "ScheduleChoice", "ScheduleSection"]
-
-
-def _named(value: Any) -> Any:
-    """A name alone stands for the section with that name."""
-    return {"name": value} if isinstance(value, str) else value
 
 
 def _patterns(value: Any) -> Any:
@@ -57,7 +52,7 @@ class SrSteRule(Section):
 
 
 RuleChoice: TypeAlias = Annotated[
-    Annotated[PlainRule | SrSteRule | DstRule, Field(discriminator="name")], BeforeValidator(_named)
+    Annotated[PlainRule | SrSteRule | DstRule, Field(discriminator="name")], BeforeValidator(named)
 ]
 
 
@@ -102,7 +97,7 @@ class ScheduleSection(Section):
             steps: of the whole run.
         """
         ramp = None if self.ramp is None else Ramp(**self.ramp.model_dump())
-        freeze = self.freeze if self.until is None else int(self.until * steps)
+        freeze = self.freeze if self.until is None else part_of(steps, self.until)
         return Schedule(**self.model_dump(exclude={"ramp", "until", "freeze"}), freeze=freeze, ramp=ramp)
 
 

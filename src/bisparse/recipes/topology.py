@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BeforeValidator, Field, model_validator
 
 from bisparse.pattern import Pattern, Unstructured
-from bisparse.recipes.base import Section
+from bisparse.recipes.base import Section, named
 from bisparse.train.allocation import ALLOCATIONS, Allocation, ErdosRenyi
 from bisparse.train.topology import (
     DROPS,
@@ -23,11 +23,6 @@ from bisparse.train.topology import (
 )
 
 __all__ = ["AllocationChoice", "EvolvingSection", "TopologyChoice"]
-
-
-def _named(value: Any) -> Any:
-    """A name alone stands for the section with that name."""
-    return {"name": value} if isinstance(value, str) else value
 
 
 class ProjectionSection(Section):
@@ -145,7 +140,7 @@ def _given(**values: Any) -> dict[str, Any]:
 
 
 TopologyChoice: TypeAlias = Annotated[
-    Annotated[ProjectionSection | EvolvingSection, Field(discriminator="name")], BeforeValidator(_named)
+    Annotated[ProjectionSection | EvolvingSection, Field(discriminator="name")], BeforeValidator(named)
 ]
 """How masks are chosen; a name alone takes everything as that method has it."""
 
@@ -187,5 +182,5 @@ class AllocationSection(Section):
         return ErdosRenyi(kernel=self.name == "erk", eps=self.eps, power=self.power)
 
 
-AllocationChoice: TypeAlias = Annotated[AllocationSection, BeforeValidator(_named)]
+AllocationChoice: TypeAlias = Annotated[AllocationSection, BeforeValidator(named)]
 """A name alone divides what the pattern says."""

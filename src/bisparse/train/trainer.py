@@ -189,7 +189,7 @@ class Trainer:
     def _seed(self, step: int, part: int) -> int:
         """A seed of its own for every step, process and part."""
         number = (step * self.options.accumulate + part) * self.processes.world + self.processes.rank
-        return (self.options.seed + 1) * 2**40 + number
+        return ((self.options.seed + 1) * 2**40 + number) % 2**64
 
     def _step(self, parts: Sequence[Batch], epoch: int) -> dict[str, str | int | float | None]:
         """One optimizer step on the accumulated parts."""

@@ -1,4 +1,8 @@
-"""Callbacks that change the connections of truly sparse layers while a trainer trains them."""
+"""Callbacks that change the connections of truly sparse layers while a trainer trains them.
+
+``train.topology`` evolves masks of dense weights, where every entry has a gradient and tiles are possible; here nothing
+of the dense size exists, so that SET, RigL and importance pruning work on lists of connections.
+"""
 
 from __future__ import annotations
 

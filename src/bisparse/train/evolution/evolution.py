@@ -72,7 +72,7 @@ class Evolution(Callback):
         """
         begin = time.perf_counter()
         seed = ((trainer.options.seed + 1) * 2**40 + trainer.step) * 16 + kind
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed % 2**64)
         changes = [change(layer, generator, trainer.built_optimizer) for layer in self.layers(trainer)]
         dropped, grown = sum(each.dropped for each in changes), sum(each.grown for each in changes)
         if dropped != grown:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -11,9 +10,11 @@ from torch import Tensor
 from bisparse.nn.sparse_linear import SparseLinear
 from bisparse.nn.sparse_recorder import GradientRecorder
 from bisparse.nn.sparse_topology import rigl_step_
+from bisparse.pattern import part_of
 from bisparse.train.callback import LogRow
 from bisparse.train.evolution.evolution import Evolution
 from bisparse.train.processes import Processes
+from bisparse.train.topology.fraction import Fraction
 
 if TYPE_CHECKING:
     from bisparse.train.trainer import Trainer
@@ -63,11 +64,18 @@ class RiglEvolution(Evolution):
 
     def fraction(self, step: int, total: int) -> float:
         """The share of connections that is dropped at a step of so many; 0 once connections stay."""
-        end = self._until * total
-        return self._alpha / 2 * (1.0 + math.cos(math.pi * step / end)) if step < end else 0.0
+        return Fraction(self._alpha, "cosine", end=max(part_of(total, self._until), 1)).at(step)
 
     def on_start(self, trainer: Trainer) -> None:
-        """Watch the first step where it is one before an edit."""
+        """Watch the first step where it is one before an edit.
+
+        Raises:
+            ValueError: see :class:`Evolution`; or the model is compiled.
+        """
+        if trainer.options.compile:
+            raise ValueError(
+                "RigL reads gradients in hooks that come and go, and a compiled model skips them: leave compile out"
+            )
         super().on_start(trainer)
         self._watch(trainer)
 

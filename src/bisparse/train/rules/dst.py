@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from bisparse.pattern import part_of
 from bisparse.train.masked_weight import MaskedWeight
 from bisparse.train.rules.rule import Rule, Update
 from bisparse.train.thresholds.estimator import LongTail
@@ -192,7 +193,7 @@ class Dst(Rule):
             return
         device = weights[0].mask.device
         distances = torch.cat([self.saliency(weight).flatten().to(device) for weight in weights])
-        wanted = max(int(self.target.density * distances.numel()), 1)
+        wanted = max(part_of(distances.numel(), self.target.density), 1)
         largest = torch.topk(distances, min(wanted + 1, distances.numel())).values
         rise = largest[-2:].mean().clamp(min=0.0)
         for weight in weights:

@@ -1,4 +1,8 @@
-"""Which entries a weight keeps: one small file each, and one line in the table."""
+"""Which entries a weight keeps: one small file each, and one line in the table.
+
+These are masks of dense weights, under any pattern; ``train.evolution`` has SET, RigL and importance pruning once more,
+for layers of which only the connections exist, where neither a mask nor a dense gradient may be made.
+"""
 
 from __future__ import annotations
 

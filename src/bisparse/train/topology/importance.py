@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bisparse.pattern import part_of
 from bisparse.train.measures.neurons import edges_of_inputs, edges_of_outputs, neurons
-from bisparse.train.topology.selection import part_of
 from bisparse.train.topology.view import View
 
 __all__ = ["Importance"]

@@ -1,4 +1,4 @@
-"""Exact counts: the largest scores among some entries, and tiles filled up around what survives."""
+"""The largest scores among some entries, and tiles filled up around what survives."""
 
 from __future__ import annotations
 
@@ -9,12 +9,7 @@ from bisparse.masks.solve import solve_mask
 from bisparse.pattern import NM, Pattern, TransposableNM, Unstructured
 from bisparse.weights import Layout, as_matrices, from_matrices
 
-__all__ = ["completed", "keeping", "largest", "part_of"]
-
-
-def part_of(total: int, share: float) -> int:
-    """floor(share * total); 0.29 of 100 is 29."""
-    return int(share * total + 1e-9)
+__all__ = ["completed", "keeping", "largest"]
 
 
 def keeping(count: int, total: int) -> Unstructured:

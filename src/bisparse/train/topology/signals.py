@@ -44,11 +44,7 @@ class Signals:
                 extra["momentum"] = torch.zeros_like(gradient)
             extra["momentum"].lerp_(gradient, 1.0 - self.beta)
         if "gradient" in self.needs and (due or self._soon(weight.steps)):
-            gradient = _unscaled(weight.gradient, scale)
-            if self.gradients > 1 and "gradient" in extra:
-                extra["gradient"] += gradient
-            else:
-                extra["gradient"] = gradient.clone()
+            self._add_(extra, _unscaled(weight.gradient, scale))
 
     def complete(self, weight: MaskedWeight) -> bool:
         """Whether everything that is needed has come."""
@@ -59,7 +55,19 @@ class Signals:
         found = {name: weight.extra[name] for name in self.needs}
         if "gradient" in found:
             found["gradient"] = weight.extra.pop("gradient").abs_()
+        if "gradients" in weight.extra:
+            found["gradient"] /= weight.extra.pop("gradients")
         return found
+
+    def _add_(self, extra: dict[str, Tensor], gradient: Tensor) -> None:
+        """One more of the gradients whose mean is wanted: their sum, and how many they are."""
+        if self.gradients > 1 and "gradient" in extra:
+            extra["gradient"] += gradient
+            extra["gradients"] += 1
+            return
+        extra["gradient"] = gradient.clone()
+        if self.gradients > 1:
+            extra["gradients"] = torch.ones((), dtype=torch.int64)
 
     def _soon(self, steps: int) -> bool:
         """Whether this step's gradient is one of the last before a refresh."""

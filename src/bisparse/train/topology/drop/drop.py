@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from bisparse.train.topology.selection import largest, part_of
+from bisparse.pattern import part_of
+from bisparse.train.topology.selection import largest
 from bisparse.train.topology.view import View
 
 __all__ = ["Drop"]

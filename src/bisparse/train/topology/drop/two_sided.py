@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from bisparse.pattern import part_of
 from bisparse.train.topology.drop.magnitude import Magnitude
-from bisparse.train.topology.selection import largest, part_of
+from bisparse.train.topology.selection import largest
 from bisparse.train.topology.view import View
 
 __all__ = ["TwoSided"]
