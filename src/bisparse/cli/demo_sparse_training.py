@@ -23,7 +23,7 @@ weights nearest to zero are given up, and as many new ones tried at random place
 the gradient is largest. All start from the same weights and see the same batches; accuracies are means over \
 {networks} of each kind on {examples} test images, one of which is {point:.2f} points: smaller differences mean little.
 [bold]What you do not see.[/] Speed: masks on dense tensors save no time. Layers that store and multiply nothing \
-but their connections are bs.nn.SparseLinear and the recipe digits-set."""
+but their connections are bs.nn.SparseLinear and the recipe digits-sparse-mlp."""
 
 
 def show_sparse_training(output: Path, *, quick: bool, seed: int, as_json: bool) -> None:
