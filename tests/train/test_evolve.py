@@ -192,6 +192,15 @@ def test_momentum_grows_by_the_average_of_all_gradients() -> None:
     assert int(kept.sum()) >= 16 - 3
 
 
+def test_nobody_looks_at_gradients_once_masks_stay() -> None:
+    bench = Bench("unstructured:0.75", Snfs(redistribute=None))
+    bench.step()
+    bench.sparse.freeze()
+    average = bench.sparse.weights["weight"].extra["momentum"].clone()
+    bench.step()
+    assert torch.equal(bench.sparse.weights["weight"].extra["momentum"], average)
+
+
 def test_unfired_entries_grow_first() -> None:
     bench = Bench("unstructured:0.75", Evolve(grow=GROWS["random-unfired"], fraction=Fraction(0.5)))
     explored = [bench.sparse.metrics()["explored"]]

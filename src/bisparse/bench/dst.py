@@ -7,6 +7,7 @@ after the last step.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,7 +74,7 @@ def _measures(report: TrainReport) -> Row:
     """Columns of sparse runs; a dense one keeps everything."""
     if not report.masks:
         return {"remaining": 1.0}
-    sizes = [_entries(mask.shape) for mask in report.masks]
+    sizes = [math.prod(mask.shape) for mask in report.masks]
     kept = [round(mask.density * size) for mask, size in zip(report.masks, sizes, strict=True)]
     return {
         "remaining": sum(kept) / sum(sizes),
@@ -82,10 +83,3 @@ def _measures(report: TrainReport) -> Row:
         "last_alpha": report.measures["alpha"],
         "verified": all(mask.holds for mask in report.masks),
     }
-
-
-def _entries(shape: Sequence[int]) -> int:
-    entries = 1
-    for size in shape:
-        entries *= size
-    return entries

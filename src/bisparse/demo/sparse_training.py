@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 import torch
@@ -127,7 +127,7 @@ def _train(settings: SparseTrainingSettings, data: DataParts, topology: Evolve |
         TrainOptions(epochs=settings.epochs, batch=_BATCH, seed=seed),
         OptimizerSpec(lr=0.2, weight_decay=5e-5),
         LearningRate(warmup=len(data.train) // _BATCH),
-        sparsifier=None if topology is None else _sparsifier(settings, data, topology),
+        sparsifier=None if topology is None else _sparsifier(settings, data, replace(topology, seed=seed)),
         callbacks=[watch],
     )
     report = trainer.fit()

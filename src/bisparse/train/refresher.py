@@ -50,8 +50,11 @@ class Refresher:
         self._refresh(weights, None)
 
     def before_step(self, weights: Sequence[MaskedWeight], scale: Tensor | None) -> None:
-        """Gradients are as they came, apart from a ``GradScaler``'s factor."""
+        """Gradients are as they came, apart from a ``GradScaler``'s factor; nobody looks once masks stay."""
+        freeze = self.schedule.freeze
         for weight in weights:
+            if freeze is not None and weight.steps >= freeze:
+                continue
             self.topology.look_(weight, due=self.schedule.due(weight.steps + 1), scale=scale)
 
     def after_step(self, weights: Sequence[MaskedWeight], optimizer: Any) -> bool:

@@ -66,7 +66,7 @@ class Topology:
         """
 
     def look_(self, weight: MaskedWeight, *, due: bool, scale: Tensor | None = None) -> None:
-        """Called before every optimizer step, while the gradient is as it came, before the rule changes it.
+        """Called before every step until masks stay, while the gradient is as it came, before the rule changes it.
 
         Args:
             weight: with a gradient.
