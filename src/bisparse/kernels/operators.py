@@ -14,10 +14,17 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from bisparse.kernels.products import multiply, multiply_channels, multiply_transposed, value_gradient
 
-__all__ = ["packed_channels", "packed_gradient", "packed_linear", "packed_transposed"]
+__all__ = [
+    "packed_channels",
+    "packed_gradient",
+    "packed_linear",
+    "packed_transposed",
+    "refuse_forward_mode",
+]
 
 _LIBRARY: Any = torch.library.Library("bisparse", "DEF")  # type: ignore[no-untyped-call]
 _MATRIX = "Tensor values, Tensor index, Tensor? free"
@@ -33,6 +40,27 @@ packed_transposed = torch.ops.bisparse.packed_transposed.default
 packed_gradient = torch.ops.bisparse.packed_gradient.default
 
 _Sizes: TypeAlias = tuple[int, int, int]
+
+
+def refuse_forward_mode(layer: str, dense: str, *tensors: Tensor | None) -> None:
+    """Refuse forward-mode derivatives, which operators registered here have not and PyTorch would take for zero.
+
+    Args:
+        layer: what is called.
+        dense: how to get a dense one, which has them.
+        tensors: all that a derivative could be taken with respect to.
+
+    Raises:
+        NotImplementedError: one of them carries a tangent.
+    """
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return
+    parts = [forward_ad.unpack_dual(t) for t in tensors if t is not None]  # type: ignore[no-untyped-call]
+    if any(part.tangent is not None for part in parts):
+        raise NotImplementedError(
+            f"{layer} has no forward-mode derivative (jvp, jacfwd): use reverse mode (vjp, jacrev, backward), or a "
+            f"dense model, {dense}"
+        )
 
 
 def _linear(

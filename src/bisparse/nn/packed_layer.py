@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from bisparse.kernels.operators import refuse_forward_mode
 from bisparse.kernels.packed import PackedMatrix, free_bytes, pack_matrix, packed_sizes
 from bisparse.kernels.products import multiply
 from bisparse.pattern import NM, TransposableNM, parse_pattern
@@ -89,11 +89,7 @@ class PackedLayer(nn.Module):
                 f"{type(self).__name__} runs on the CPU, but its input is on {x.device} and its values on "
                 f"{self.values.device}: move both with .cpu(), or go back to a dense layer"
             )
-        if not torch.compiler.is_compiling() and _carries_tangent(x, self.values, self.bias):
-            raise NotImplementedError(
-                f"{type(self).__name__} has no forward-mode derivative (jvp, jacfwd): use reverse mode (vjp, jacrev, "
-                "backward), or a dense model, bisparse.to_dense(model)"
-            )
+        refuse_forward_mode(type(self).__name__, "bisparse.to_dense(model)", x, self.values, self.bias)
         if torch.is_autocast_enabled("cpu"):
             return x.to(torch.get_autocast_dtype("cpu"))
         return x
@@ -137,14 +133,6 @@ def _is_plain(x: Tensor) -> bool:
         and _get_current_dispatch_mode() is None
         and not torch._C._are_functorch_transforms_active()
     )
-
-
-def _carries_tangent(*tensors: Tensor | None) -> bool:
-    """Whether a forward-mode derivative is being taken with respect to one of these."""
-    if forward_ad._current_level < 0:
-        return False
-    parts = [forward_ad.unpack_dual(t) for t in tensors if t is not None]  # type: ignore[no-untyped-call]
-    return any(part.tangent is not None for part in parts)
 
 
 def _first_slots(columns: int, pattern: NM | TransposableNM, index_bytes: int) -> Tensor:
