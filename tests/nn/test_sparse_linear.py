@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import bisparse as bs
+from bisparse.kernels.sparse_index import check_rows
 from bisparse.nn import SparseLinear
 
 
@@ -227,6 +229,52 @@ def test_damaged_indices_are_refused(name: str, place: int, value: int, message:
         sparse().load_state_dict(state)
 
 
+@pytest.mark.parametrize("missing", ["crow", "col", "values"])
+def test_half_an_index_is_refused_even_where_keys_may_miss(missing: str) -> None:
+    layer = sparse()
+    state = {name: part for name, part in layer.state_dict().items() if name != missing}
+    with pytest.raises(RuntimeError, match="load all three, or values alone"):
+        layer.load_state_dict(state, strict=False)
+    layer.load_state_dict({"values": torch.ones(layer.nnz)}, strict=False)
+    assert bool((layer.values == 1).all())
+
+
+def test_row_starts_that_wrap_around_are_refused() -> None:
+    crow = torch.tensor([0, 2**31 - 1, -2, 0], dtype=torch.int32)
+    with pytest.raises(ValueError, match="grow from 0"):
+        check_rows(crow, torch.empty(0, dtype=torch.int32), 5)
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_forward_mode_is_refused_and_not_taken_for_zero(learns: bool) -> None:
+    layer, x = sparse(), torch.randn(4, 30)
+    values = layer.values.detach()
+    refusal = pytest.raises(
+        NotImplementedError, match=r"SparseLinear has no forward-mode derivative.*to_linear"
+    )
+    with torch.set_grad_enabled(learns):
+        with refusal:
+            torch.func.jvp(layer, (x,), (x,))
+        with refusal:
+            torch.func.jacfwd(layer)(x)
+        with refusal:
+            torch.func.jvp(
+                lambda v: torch.func.functional_call(layer, {"values": v}, x), (values,), (values,)
+            )
+        with forward_ad.dual_level():
+            assert layer(x).shape == (4, 20)
+            with refusal:
+                layer(forward_ad.make_dual(x, x))
+
+
+def test_the_gradient_of_inputs_too_narrow_is_refused() -> None:
+    layer = sparse()
+    with pytest.raises(ValueError, match="does not end in the matrix's 30 columns"):
+        torch.ops.bisparse.sparse_gradient(
+            torch.ones(2, 20), torch.ones(2, 5), layer.values.detach(), *layer.index.parts
+        )
+
+
 @pytest.mark.parametrize("way", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
 def test_copies_compute_the_same(way: Callable[[SparseLinear], SparseLinear]) -> None:
     layer = sparse()
@@ -316,5 +364,9 @@ def test_a_state_dict_may_be_assigned() -> None:
     other.load_state_dict(layer.state_dict(), assign=True)
     x = torch.randn(3, 30)
     assert other(x).equal(layer(x))
+    with torch.device("meta"):
+        empty = sparse(density=0.3)
+    empty.load_state_dict(layer.state_dict(), assign=True)
+    assert empty(x).equal(layer(x))
     with pytest.raises(RuntimeError, match="20 rows and 119 values"):
         other.load_state_dict({**layer.state_dict(), "values": layer.values[1:]})

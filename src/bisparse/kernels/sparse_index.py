@@ -58,7 +58,12 @@ class SparseIndex:
 
     @classmethod
     def from_rows(cls, crow: Tensor, col: Tensor, columns: int) -> SparseIndex:
-        """Add the order by columns to a checked order by rows. Cost: one counting sort, linear in the non-zeros."""
+        """Add the order by columns to a checked order by rows. Cost: one counting sort, linear in the non-zeros.
+
+        Raises:
+            ValueError: a size of 0, or of 2^31 or more.
+        """
+        _check_sizes(crow.numel() - 1, columns, col.numel())
         if crow.device.type == "cpu":
             return cls(crow, col, *_order_by_columns(crow.contiguous(), col.contiguous(), columns))
         perm = torch.argsort(col, stable=True)
@@ -115,8 +120,8 @@ def check_rows(crow: Tensor, col: Tensor, columns: int) -> None:
     _check_sizes(crow.numel() - 1, columns, col.numel())
     if crow.dtype != torch.int32 or col.dtype != torch.int32 or crow.dim() != 1 or col.dim() != 1:
         raise ValueError(f"crow and col must be vectors of int32, got {crow.dtype} and {col.dtype}")
-    counts = crow.diff()
-    if crow.numel() < 2 or int(crow[0]) != 0 or int(crow[-1]) != col.numel() or bool((counts < 0).any()):
+    falls = bool((crow[1:] < crow[:-1]).any())  # a difference of int32 could wrap around
+    if crow.numel() < 2 or int(crow[0]) != 0 or int(crow[-1]) != col.numel() or falls:
         raise ValueError(f"crow must grow from 0 to the number of non-zeros, {col.numel()}")
     if col.numel() == 0:
         return

@@ -40,7 +40,10 @@ def _transposed(y: Tensor, values: Tensor, *index: Tensor) -> Tensor:
 
 
 def _gradient(y: Tensor, x: Tensor, values: Tensor, *index: Tensor) -> Tensor:
-    return sparse_gradient(y, x, values, index[0], index[1])
+    crow, col, ccol, _, _ = index
+    if x.dim() == 0 or x.shape[-1] != ccol.numel() - 1:
+        raise ValueError(f"x {tuple(x.shape)} does not end in the matrix's {ccol.numel() - 1} columns")
+    return sparse_gradient(y, x, values, crow, col)
 
 
 def _fake_linear(x: Tensor, values: Tensor, bias: Tensor | None, crow: Tensor, *_: Tensor) -> Tensor:  # noqa: ARG001

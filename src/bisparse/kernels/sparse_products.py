@@ -90,7 +90,7 @@ def sparse_gradient(
 
     Args:
         y: (..., rows): gradient of the output of :func:`sparse_multiply`.
-        x: (..., width): its input.
+        x: (..., width): its input; an index is trusted, so that the width has to be that of the matrix.
         values: (nnz): gives the dtype.
         starts: (rows + 1), order by rows.
         places: (nnz).

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from bisparse.kernels.operators import refuse_forward_mode
 from bisparse.kernels.sparse_index import SparseIndex, check_rows, row_starts
 from bisparse.kernels.sparse_operators import sparse_linear_op
 from bisparse.kernels.sparse_sampling import sample_distinct
@@ -136,7 +138,12 @@ class SparseLinear(nn.Module):
         return self.nnz / (self.in_features * self.out_features)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in_features) -> (..., out_features), of the dtype of ``x``."""
+        """(..., in_features) -> (..., out_features), of the dtype of ``x``.
+
+        Raises:
+            NotImplementedError: a forward-mode derivative (jvp, jacfwd) is wanted.
+        """
+        refuse_forward_mode(type(self).__name__, "layer.to_linear()", x, self.values, self.bias)
         kind = x.device.type
         if kind != "meta" and x.dtype != torch.float64 and torch.is_autocast_enabled(kind):
             x = x.to(torch.get_autocast_dtype(kind))
@@ -180,7 +187,10 @@ class SparseLinear(nn.Module):
         """Also takes other connections than the layer has; refuses an index that is damaged."""
         crow, col = state_dict.get(f"{prefix}crow"), state_dict.get(f"{prefix}col")
         values, errors = state_dict.get(f"{prefix}values"), arguments[4]
-        if crow is not None and col is not None and values is not None:
+        if crow is not None or col is not None:
+            if crow is None or col is None or values is None:
+                errors.append(f"{prefix}crow, {prefix}col, {prefix}values: load all three, or values alone")
+                return
             try:
                 check_rows(crow, col, self.in_features)
                 if crow.shape != self.crow.shape or values.shape != col.shape:
@@ -188,12 +198,15 @@ class SparseLinear(nn.Module):
             except ValueError as error:
                 errors.append(f"{prefix}crow, {prefix}col: {error}")
                 return
-            self._make_room(crow, col)
+            assigned = arguments[0].get("assign_to_params_buffers", False)
+            self._make_room(crow, col, crow.device if assigned else self.crow.device)
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
-    def _make_room(self, crow: Tensor, col: Tensor) -> None:
-        device = self.crow.device
-        self.set_index_(SparseIndex.from_rows(crow.to(device), col.to(device).clone(), self.in_features))
+    def _make_room(self, crow: Tensor, col: Tensor, device: torch.device) -> None:
+        crow, col = (
+            part.to(device, memory_format=torch.contiguous_format, copy=True) for part in (crow, col)
+        )
+        self.set_index_(SparseIndex.from_rows(crow, col, self.in_features))
         if self.values.shape != col.shape:
             self.values.data = torch.zeros(col.shape, dtype=self.values.dtype, device=self.values.device)
             self.values.grad = None
@@ -224,6 +237,6 @@ def connections(shape: tuple[int, int], density: float | None, epsilon: float | 
             raise ValueError(f"density={density}: it must lie between 0 and 1")
         return round(density * total)
     assert epsilon is not None
-    if not epsilon >= 0:
-        raise ValueError(f"epsilon={epsilon}: it must not be negative")
+    if not 0 <= epsilon < math.inf:
+        raise ValueError(f"epsilon={epsilon}: it must be finite, and not be negative")
     return min(round(epsilon * sum(shape)), total)
