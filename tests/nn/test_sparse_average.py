@@ -64,3 +64,8 @@ def test_other_models_keep_the_number_of_connections_and_learn_on():
 def test_models_of_other_structure_are_refused(models, message):
     with pytest.raises(ValueError, match=message):
         averaged_model(models)
+
+
+def test_plain_layers_of_other_shapes_are_refused():
+    with pytest.raises(ValueError, match="average models of one structure"):
+        averaged_model([nn.Sequential(nn.Linear(3, 2)), nn.Sequential(nn.Linear(4, 2))])

@@ -70,7 +70,10 @@ def _average_plain_(module: nn.Module, others: Sequence[nn.Module]) -> None:
     for name, tensor in own:
         sparse = isinstance(module, SparseLinear) and name == "values"
         if tensor is not None and tensor.is_floating_point() and not sparse:
-            tensor.copy_(torch.stack([getattr(other, name) for other in others]).mean(0))
+            found = [each for other in others if (each := getattr(other, name, None)) is not None]
+            if len(found) < len(others) or any(each.shape != tensor.shape for each in found):
+                raise ValueError(f"{name} of {module} differs in shape: average models of one structure")
+            tensor.copy_(torch.stack(found).mean(0))
 
 
 def _average_layer_(layer: SparseLinear, layers: Sequence[SparseLinear]) -> None:

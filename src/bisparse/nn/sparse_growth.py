@@ -83,7 +83,7 @@ def largest_exact(layer: SparseLinear, x: Tensor, grad: Tensor, keep: Tensor, co
         keys = torch.cat([keys, top.indices + first * width])
         best, order = best.topk(min(count, len(best)))
         keys = keys[order]
-    return keys[best >= 0]
+    return keys[best != -1.0]  # gradients that are not a number count as the largest, as in topk
 
 
 def _kept_places(

@@ -76,7 +76,9 @@ class SparseMLP(nn.Sequential):
         seed: int | None = None,
     ) -> None:
         _check(widths, epsilon, density)
-        first = int(torch.randint(2**31, ())) if seed is None else 1009 * seed
+        if last not in ("sparse", "dense"):
+            raise ValueError(f"last={last!r}: choose sparse or dense")
+        first = int(torch.randint(2**31, (), device="cpu")) if seed is None else 1009 * seed
         layers: list[nn.Module] = []
         for number, (features, out_features) in enumerate(itertools.pairwise(widths), 1):
             final = number == len(widths) - 1
