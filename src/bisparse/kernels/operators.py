@@ -58,8 +58,8 @@ def refuse_forward_mode(layer: str, dense: str, *tensors: Tensor | None) -> None
     parts = [forward_ad.unpack_dual(t) for t in tensors if t is not None]  # type: ignore[no-untyped-call]
     if any(part.tangent is not None for part in parts):
         raise NotImplementedError(
-            f"{layer} has no forward-mode derivative (jvp, jacfwd): use reverse mode (vjp, jacrev, backward), or a "
-            f"dense model, {dense}"
+            f"{layer} has no forward-mode derivative (jvp, jacfwd): use reverse mode (backward, torch.autograd.grad, "
+            f"torch.autograd.functional.jvp), or a dense model, {dense}"
         )
 
 
