@@ -65,9 +65,10 @@ def prune_(
             ``sparsegpt`` and ``alps`` choose their own mask and refuse ``scores``. ``"auto"``: magnitude
             without reconstruction when there is no calibration data, else ALPS and (up to 50 million
             parameters) distillation.
-        calibration: an iterable of batches or a callable, see :func:`bisparse.compress.calibration_calls`. A
-            few hundred samples suffice; no labels are used. The data run through the model twice, plus one
-            batch, for all layers together; then as often as the last stage asks for.
+        calibration: an iterable of batches or a callable, see
+            :func:`bisparse.compress.calibration.calibration_calls`. A few hundred samples suffice; no
+            labels are used. The data run through the model twice, plus one batch, for all layers
+            together; then as often as the last stage asks for.
         sequential: gather inputs from the network pruned so far (targets always come from the dense one);
             otherwise from the dense network, which is cheaper and less accurate.
         residual: where a layer's output is added to another tensor, aim at the dense network's sum, so that

@@ -53,8 +53,8 @@ def prune_filters_(
         model: any module that ``torch.export`` can trace, in any mode. Whatever is raised, it is unchanged.
         budget: what may remain: ``"params:0.6"`` keeps at most 60% of the parameters, ``"flops:0.5"`` half of the
             multiply-adds, ``"latency:0.5"`` half of the time (measured here, with the first calibration batch).
-        calibration: an iterable of batches, or a callable, see :func:`bisparse.compress.calibration_calls`. No labels
-            are used, except by ``scores="taylor"``.
+        calibration: an iterable of batches, or a callable, see
+            :func:`bisparse.compress.calibration.calibration_calls`. No labels are used, except by ``scores="taylor"``.
         targets: remove outputs of these weights only: names, globs, ``re:``, classes, callables; ``None`` = all.
         ignore: leave the outputs of these alone. The network's inputs and outputs are never touched.
         loss: ``loss(model, batch)`` for ``scores="taylor"``.

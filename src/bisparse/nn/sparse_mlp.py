@@ -39,8 +39,8 @@ class SparseMLP(nn.Sequential):
     and so is the last one with ``last="dense"``. ``density=1`` is therefore the dense network of the same shape.
 
     It is trained as any module: with ``loss.backward()`` and an optimizer over ``parameters()``; memory and time follow
-    the number of weights. Let its places evolve with :func:`bisparse.nn.evolve_`, or in a training run with
-    :class:`bisparse.train.evolution.Evolve`.
+    the number of weights. Let its places evolve with :func:`bisparse.nn.set_step_` or :func:`bisparse.nn.rigl_step_`,
+    or in a training run with the callbacks of :mod:`bisparse.train.evolution`.
 
     Args:
         widths: features of the input, of every hidden layer and of the output.

@@ -26,7 +26,7 @@ def cifar10(
     Args:
         batch: ``"data_batch_1"``, ``"data_batch_2"`` or ``"test_batch"``.
         count: how many; ``None`` = all 10 000.
-        folder: folder of real data (see :func:`bisparse.zoo.data_file`).
+        folder: folder of real data (see :func:`bisparse.zoo.folder.data_file`).
 
     Returns:
         (n, 3, 32, 32) float32 images and (n,) int64 labels.
