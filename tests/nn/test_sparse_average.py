@@ -69,3 +69,11 @@ def test_models_of_other_structure_are_refused(models, message):
 def test_plain_layers_of_other_shapes_are_refused():
     with pytest.raises(ValueError, match="average models of one structure"):
         averaged_model([nn.Sequential(nn.Linear(3, 2)), nn.Sequential(nn.Linear(4, 2))])
+
+
+def test_models_that_diverged_are_refused():
+    model = network(0)
+    with torch.no_grad():
+        model.sparse_layers[0].values[3] = float("nan")
+    with pytest.raises(ValueError, match="did the training diverge"):
+        averaged_model([network(0), model])

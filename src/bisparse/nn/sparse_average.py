@@ -33,7 +33,7 @@ def averaged_model(models: Sequence[Model]) -> Model:
         A copy of the first with the averages. An optimizer has to start anew.
 
     Raises:
-        ValueError: no model, or one with other layers or shapes.
+        ValueError: no model, one with other layers or shapes, or weights that are not a number.
 
     Cost: a sort of all connections; no dense tensor.
 
@@ -80,6 +80,10 @@ def _average_layer_(layer: SparseLinear, layers: Sequence[SparseLinear]) -> None
     keys, place = torch.cat([each.index.keys() for each in layers]).unique(return_inverse=True)  # type: ignore[no-untyped-call]
     values = torch.zeros(keys.shape, dtype=layer.values.dtype, device=layer.values.device)
     values.index_add_(0, place, torch.cat([each.values for each in layers]) / len(layers))
+    if bool(values.isnan().any()):
+        raise ValueError(
+            f"the average of {layer} holds weights that are not a number: did the training diverge?"
+        )
     keep = _largest_of_each_sign(values, layer.nnz)
     layer.set_index_(SparseIndex.from_keys(keys[keep], layer.index.shape))
     layer.values.data = values[keep]
