@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +25,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def digest(value: Any) -> str:
-    """Hash of tensors and plain values in nested mappings and sequences; other objects count by their names."""
+    """Hash of tensors, arrays and plain values in nested mappings and sequences; other objects count by name."""
     found = hashlib.sha256()
     for part in _parts(value):
         found.update(part)
@@ -35,6 +36,9 @@ def _parts(value: Any) -> Iterator[Any]:
     if isinstance(value, Tensor):
         yield f"{value.dtype}{tuple(value.shape)}".encode()
         yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    elif isinstance(value, np.ndarray):
+        yield f"{value.dtype}{value.shape}".encode()
+        yield value.tobytes()
     elif isinstance(value, Mapping):
         for key, item in value.items():
             yield repr(key).encode()
