@@ -8,21 +8,12 @@
 #include <random>
 #include <type_traits>
 
+#include "check.hpp"
 #include "dispatch.hpp"
 
 using namespace bisparse;
 
 namespace {
-
-int checks = 0;
-
-void check(bool holds, const char* what, int line) {
-  ++checks;
-  if (holds) return;
-  std::fprintf(stderr, "core_tests.cpp:%d: %s\n", line, what);
-  std::exit(1);
-}
-#define CHECK(condition) check((condition), #condition, __LINE__)
 
 template <class T>
 constexpr Dtype dtype_for() {

@@ -8,21 +8,12 @@
 #include <random>
 #include <vector>
 
+#include "check.hpp"
 #include "products.hpp"
 
 using namespace bisparse;
 
 namespace {
-
-int checks = 0;
-
-void check(bool holds, const char* what, int line) {
-  ++checks;
-  if (holds) return;
-  std::fprintf(stderr, "packed_tests.cpp:%d: %s\n", line, what);
-  std::exit(1);
-}
-#define CHECK(condition) check((condition), #condition, __LINE__)
 
 std::uint16_t to_bf16(float value) {
   std::uint32_t bits;

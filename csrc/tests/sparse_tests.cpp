@@ -8,21 +8,12 @@
 #include <random>
 #include <vector>
 
+#include "check.hpp"
 #include "sparse.hpp"
 
 using namespace bisparse;
 
 namespace {
-
-int checks = 0;
-
-void check(bool holds, const char* what, int line) {
-  ++checks;
-  if (holds) return;
-  std::fprintf(stderr, "sparse_tests.cpp:%d: %s\n", line, what);
-  std::exit(1);
-}
-#define CHECK(condition) check((condition), #condition, __LINE__)
 
 std::size_t bytes_of(Dtype dtype) { return dtype == Dtype::f64 ? 8 : dtype == Dtype::f32 ? 4 : 2; }
 
