@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 
 from bisparse.bench.ledger import Row
-from bisparse.bench.train_cases import EPOCHS, Case
+from bisparse.bench.train_cases import EPOCHS, HALVED, Case
 from bisparse.diversity import paper_transposable_diversity
 from bisparse.machine import describe_machine
 from bisparse.pattern import TransposableNM, parse_pattern
@@ -59,8 +59,8 @@ def case_recipe(case: Case, folder: Path, changes: Sequence[str] = ()) -> Recipe
             keys += [f"model.weights={folder / start.name / 'model.safetensors'}"]
     if case.task == "digits":  # the network of the source's experiment
         keys += ["model.options={widths: [64, 300, 100, 10]}"]
-    if case.study == "resnet":  # 1.4 times as fast; a refresh does not recompile anything
-        keys += ["loop.compile=true"]
+    if case.study in HALVED:
+        keys += ["loop.precision=bfloat16"]
     if case.study == "refresh":
         keys += [f"loop.steps_per_epoch={_TIMED}"]
     return load_recipe(f"{case.task}-{case.kind}", [*keys, *changes])
@@ -71,9 +71,9 @@ def run_case(case: Case, folder: Path, changes: Sequence[str] = ()) -> Row:
 
     Returns:
         The case's columns; ``test_accuracy``, ``test_loss`` and the same of the held-out part; ``seconds`` in steps;
-        ``flip_rate`` (mean of all refreshes) and ``flip_rate_from_start``; ``kept_magnitude`` at the last refresh;
-        ``diversity`` and ``diversity_paper`` (decimal logarithms, all layers); ``refresh_seconds``,
-        ``step_seconds``, ``refresh_share``; ``verified``; ``machine``.
+        ``precision`` of the forward pass; ``flip_rate`` (mean of all refreshes) and ``flip_rate_from_start``;
+        ``kept_magnitude`` at the last refresh; ``diversity`` and ``diversity_paper`` (decimal logarithms, all layers);
+        ``refresh_seconds``, ``step_seconds``, ``refresh_share``; ``verified``; ``machine``.
     """
     history = _History()
     recipe = case_recipe(case, folder, changes)
@@ -82,6 +82,7 @@ def run_case(case: Case, folder: Path, changes: Sequence[str] = ()) -> Row:
         **case.row(),
         **report.final,
         "seconds": round(report.seconds, 1),
+        "precision": recipe.loop.precision,
         "machine": describe_machine(),
     }
     if report.masks:
