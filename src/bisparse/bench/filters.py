@@ -21,6 +21,8 @@ from bisparse.filters.cascade import prune_and_retrain_
 from bisparse.filters.job import FilterJob
 from bisparse.filters.options import FilterOptions
 from bisparse.machine import describe_machine
+from bisparse.train.distillation import Distillation
+from bisparse.train.objective import CrossEntropy
 
 __all__ = ["FilterBench"]
 
@@ -87,6 +89,7 @@ class FilterBench:
             folder=folder,
             scores=case.scores,
             reconstruct=case.reconstruct,
+            allocation=case.allocation or None,
             seed=case.seed,
         )
         last, before = report.rounds[-1], self._subject.model
@@ -99,7 +102,8 @@ class FilterBench:
         }
 
     def _retrain(self, net: nn.Module, place: Path | None, case: Case) -> None:
-        self._subject.train(net, case.epochs, self._subject.learning_rate, place, case.seed)
+        objective = Distillation(self._subject.model) if case.distilled else CrossEntropy()
+        self._subject.train(net, case.epochs, self._subject.learning_rate, place, case.seed, objective)
 
     def _operations(self, model: nn.Module) -> float:
         calls = calibration_calls(self._subject.calibration()[:1], model)
@@ -109,7 +113,7 @@ class FilterBench:
 
 def _options(case: Case) -> FilterOptions:
     values: dict[str, Any] = {"scores": case.scores, "reconstruct": case.reconstruct, "seed": case.seed}
-    return FilterOptions(**values)
+    return FilterOptions(**values, allocation=case.allocation or None)  # type: ignore[arg-type]
 
 
 def _loss(model: nn.Module, batch: Any) -> Tensor:

@@ -15,31 +15,34 @@ MODELS = (
     "resnet32",
 )
 METHODS = (
-    ("obs", "least_squares"),
-    ("pfp", "rescale"),
-    ("l1", "none"),
-    ("pfp", "least_squares"),
-    ("l1", "least_squares"),
-    ("pfp", "none"),
-    ("l2", "none"),
-    ("taylor", "none"),
-    ("random", "none"),
+    ("obs", "least_squares", ""),
+    ("pfp", "rescale", ""),
+    ("l1", "none", ""),
+    ("l1", "none", "global"),
+    ("l1", "least_squares", "global"),
+    ("pfp", "least_squares", ""),
+    ("l1", "least_squares", ""),
+    ("pfp", "none", ""),
+    ("l2", "none", ""),
+    ("taylor", "none", ""),
+    ("random", "none", ""),
 )
+"""Scores, reconstruction, allocation (empty: the scores' own)."""
 _FIRST = 3  # of the methods
 KEEPS = {"resnet": (0.6, 0.8, 0.5, 0.9, 0.7), "lenet": (0.5, 0.25, 0.15, 0.1, 0.05)}
 """Shares of the parameters, the most telling first."""
 
 _RETRAINED = (
-    *(
-        ("resnet20", *method, 3)
-        for method in (("pfp", "least_squares", 0.597), ("obs", "least_squares", 0.55))
-    ),
-    ("resnet20", "l1", "none", 0.597, 3),
-    *(("lenet300-mnist", *method, 0.08, 5) for method in (("obs", "least_squares"), ("l1", "none"))),
+    ("resnet20", "obs", "least_squares", 0.55, 8, True),
+    ("resnet20", "l1", "none", 0.597, 8, True),
+    ("resnet20", "pfp", "least_squares", 0.597, 8, True),
+    ("resnet20", "obs", "least_squares", 0.55, 8, False),
+    ("lenet300-mnist", "obs", "least_squares", 0.08, 5, False),
+    ("lenet300-mnist", "l1", "none", 0.08, 5, False),
 )
-"""Network, scores, reconstruction, share, epochs: the least that answers the printed point (40.3% of the parameters and
-30.1% of the multiply-adds of ResNet-20). Elimination takes mostly late layers, which hold parameters but few
-multiply-adds, so it needs 0.55 to remove as many of both.
+"""Network, scores, reconstruction, share, epochs, teacher: the least that answers the printed point (40.3% of the
+parameters and 30.1% of the multiply-adds of ResNet-20). Elimination takes mostly late layers, which hold parameters
+but few multiply-adds, so it needs 0.55 to remove as many of both.
 """
 
 
@@ -55,6 +58,8 @@ class Case:
         rounds: of pruning and retraining; 0 = no retraining.
         epochs: of retraining in every round.
         seed: of random choices and of the order of the training data.
+        allocation: how widths are found; empty = what belongs to the scores.
+        distilled: retraining learns from the network as it was, too.
     """
 
     model: str
@@ -64,6 +69,8 @@ class Case:
     rounds: int = 0
     epochs: int = 0
     seed: int = 0
+    allocation: str = ""
+    distilled: bool = False
 
     @property
     def kind(self) -> str:
@@ -85,10 +92,17 @@ def cases(*, retrained: bool) -> list[Case]:
         retrained: those with retraining, which take half an hour or more, instead of those without.
     """
     if retrained:
-        return [Case(model, scores, fit, keep, 1, epochs) for model, scores, fit, keep, epochs in _RETRAINED]
+        return [
+            Case(model, scores, fit, keep, 1, epochs, distilled=distilled)
+            for model, scores, fit, keep, epochs, distilled in _RETRAINED
+        ]
     found = [Case(model, "dense") for model in MODELS]
     for methods in (METHODS[:_FIRST], METHODS[_FIRST:]):
         for model in MODELS:
             keeps = KEEPS[Case(model, "dense").kind]
-            found += [Case(model, *method, keep) for keep in keeps for method in methods]
+            found += [
+                Case(model, scores, fit, keep, allocation=allocation)
+                for keep in keeps
+                for scores, fit, allocation in methods
+            ]
     return found

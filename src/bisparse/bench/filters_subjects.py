@@ -6,12 +6,14 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from bisparse.train.examples import DataParts, hold_out, in_order
 from bisparse.train.learning_rate import LearningRate
+from bisparse.train.objective import CrossEntropy, Objective
 from bisparse.train.optimizers import OptimizerSpec
 from bisparse.train.train_options import TrainOptions
 from bisparse.train.trainer import Trainer
@@ -35,11 +37,13 @@ class FilterSubject:
         model: in evaluation mode.
         data: training, held-out and test examples. Nothing is chosen by the test examples.
         learning_rate: of retraining.
+        precision: of its forward passes.
     """
 
     model: nn.Module
     data: DataParts
     learning_rate: float
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     def calibration(self) -> list[tuple[Tensor, Tensor]]:
         """The first 1024 training images without random changes, and their labels (for Taylor scores)."""
@@ -58,14 +62,30 @@ class FilterSubject:
             hits += int((model(batch[0]).argmax(1) == batch[1]).sum())
         return 100.0 * hits / total
 
-    def train(self, model: nn.Module, epochs: int, rate: float, folder: Path | None, seed: int = 0) -> None:
+    def train(
+        self,
+        model: nn.Module,
+        epochs: int,
+        rate: float,
+        folder: Path | None,
+        seed: int = 0,
+        objective: Objective | None = None,
+    ) -> None:
         """Train in place; goes on where an earlier call with the same folder stopped."""
         trainer = Trainer(
             model,
             DataParts(self.data.train, self.data.validation),
-            TrainOptions(epochs=epochs, batch=128, seed=seed, evaluate_every=epochs, checkpoint_every=100),
+            TrainOptions(
+                epochs=epochs,
+                batch=128,
+                seed=seed,
+                precision=self.precision,
+                evaluate_every=epochs,
+                checkpoint_every=100,
+            ),
             OptimizerSpec(lr=rate, weight_decay=1e-4),
             LearningRate(shape="cosine"),
+            objective or CrossEntropy(),
             output=folder,
         )
         trainer.fit(resume=True)
@@ -81,7 +101,7 @@ def filter_subject(name: str, folder: Path) -> FilterSubject:
     if name.startswith("resnet"):
         train, validation = hold_out(cifar10_examples(), 1000)
         data = DataParts(train, validation, cifar10_examples("test"))
-        return FilterSubject(pretrained_resnet(int(name[6:])), data, 0.05)
+        return FilterSubject(pretrained_resnet(int(name[6:])), data, 0.05, "bfloat16")
     kind, _, which = name.partition("-")
     images = {"mnist": "MNIST", "fashion": "FashionMNIST"}[which]
     flat = kind == "lenet300"

@@ -18,20 +18,28 @@ if TYPE_CHECKING:
 __all__ = ["draw_filters", "filter_tables"]
 
 _NAMES = {
-    ("obs", "least_squares"): "elimination, fitted",
-    ("pfp", "least_squares"): "sensitivity, fitted",
-    ("pfp", "rescale"): "sensitivity, rescaled",
-    ("pfp", "none"): "sensitivity",
-    ("l1", "none"): "l1",
-    ("l1", "least_squares"): "l1, fitted",
-    ("l2", "none"): "l2",
-    ("taylor", "none"): "Taylor",
-    ("random", "none"): "random",
+    ("obs", "least_squares", ""): "elimination, fitted",
+    ("pfp", "least_squares", ""): "sensitivity, fitted",
+    ("pfp", "rescale", ""): "sensitivity, rescaled",
+    ("pfp", "none", ""): "sensitivity",
+    ("l1", "none", ""): "l1",
+    ("l1", "least_squares", ""): "l1, fitted",
+    ("l1", "none", "global"): "l1 across layers",
+    ("l1", "least_squares", "global"): "l1 across layers, fitted",
+    ("l2", "none", ""): "l2",
+    ("taylor", "none", ""): "Taylor",
+    ("random", "none", ""): "random",
 }
 _PRINTED = (
     ["printed for the method (ALDS paper)", "40.3%", "30.1%", "", "91.39 - 0.28", "full recipe"],
     ["printed for l1 filters (ALDS paper)", "39.7%", "39.6%", "", "91.39 - 0.32", "full recipe"],
 )
+
+
+def _case(model: str, method: tuple[str, str, str], keep: float) -> Case:
+    """Without retraining."""
+    scores, reconstruct, allocation = method
+    return Case(model, scores, reconstruct, keep, allocation=allocation)
 
 
 def _find(rows: Sequence[Row], case: Case) -> Row | None:
@@ -56,10 +64,10 @@ def _keeps(model: str) -> list[float]:
 def _one_shot(rows: Sequence[Row], model: str) -> str:
     """One line per share of parameters, one column per method; the best in bold."""
     keeps = _keeps(model)
-    used = [m for m in METHODS if any(_find(rows, Case(model, *m, keep)) is not None for keep in keeps)]
+    used = [m for m in METHODS if any(_find(rows, _case(model, m, keep)) is not None for keep in keeps)]
     lines = []
     for keep in keeps:
-        found = [_find(rows, Case(model, *method, keep)) for method in used]
+        found = [_find(rows, _case(model, method, keep)) for method in used]
         values = [_number(row, "accuracy") for row in found]
         best = max((value for value in values if value is not None), default=None)
         cells = [f"**{_text(v)}**" if v is not None and v == best else _text(v) for v in values]
@@ -78,7 +86,7 @@ def _retrained(rows: Sequence[Row]) -> str:
     for row in sorted(
         (r for r in rows if r["rounds"]), key=lambda r: (str(r["model"]), -float(r["keep"] or 0))
     ):
-        method = _NAMES.get((str(row["scores"]), str(row["reconstruct"])), str(row["scores"]))
+        method = _NAMES[str(row["scores"]), str(row["reconstruct"]), str(row["allocation"])]
         dense = _number(_find(rows, Case(str(row["model"]), "dense")), "accuracy")
         accuracy = _number(row, "accuracy")
         change = None if dense is None or accuracy is None else accuracy - dense
@@ -89,7 +97,7 @@ def _retrained(rows: Sequence[Row]) -> str:
                 _text(_number(row, "operations_removed"), "{:.1%}"),
                 _text(_number(row, "pruned_accuracy")),
                 f"{_text(accuracy)} ({_text(change, '{:+.2f}')})",
-                f"{row['rounds']} x {row['epochs']} epochs",
+                f"{row['rounds']} x {row['epochs']} epochs" + (", distilled" if row["distilled"] else ""),
             ]
         )
     head = [
@@ -104,10 +112,12 @@ def _retrained(rows: Sequence[Row]) -> str:
 
 
 _PAIRS = (
-    (("obs", "least_squares"), ("l1", "none")),
-    (("obs", "least_squares"), ("l1", "least_squares")),
-    (("pfp", "rescale"), ("l1", "none")),
-    (("pfp", "least_squares"), ("l1", "least_squares")),
+    (("obs", "least_squares", ""), ("l1", "none", "")),
+    (("obs", "least_squares", ""), ("l1", "least_squares", "")),
+    (("obs", "least_squares", ""), ("l1", "none", "global")),
+    (("obs", "least_squares", ""), ("l1", "least_squares", "global")),
+    (("pfp", "rescale", ""), ("l1", "none", "")),
+    (("pfp", "least_squares", ""), ("l1", "least_squares", "")),
 )
 
 
@@ -119,8 +129,8 @@ def _compared(rows: Sequence[Row]) -> str:
             one - other
             for model in MODELS
             for keep in _keeps(model)
-            if (one := _number(_find(rows, Case(model, *first, keep)), "accuracy")) is not None
-            and (other := _number(_find(rows, Case(model, *second, keep)), "accuracy")) is not None
+            if (one := _number(_find(rows, _case(model, first, keep)), "accuracy")) is not None
+            and (other := _number(_find(rows, _case(model, second, keep)), "accuracy")) is not None
         ]
         if gains:
             ahead = f"{sum(gain > 0 for gain in gains)} of {len(gains)}"
@@ -153,13 +163,17 @@ def draw_filters(rows: Sequence[Row], path: Path) -> Path | None:
 
 
 def _draw_model(axes: Axes, *, rows: Sequence[Row], model: str) -> None:
-    styles = {("obs", "least_squares"): ("#8a4f9e", "-"), ("pfp", "least_squares"): (INK, "-")}
-    styles |= {("pfp", "rescale"): (ACCENT, "-")}
-    styles |= {("l1", "none"): ("#c8452d", "-"), ("l1", "least_squares"): ("#c8452d", "--")}
-    styles |= {("taylor", "none"): ("#5b9c6a", "-"), ("random", "none"): ("#999999", ":")}
+    styles = {("obs", "least_squares", ""): ("#8a4f9e", "-"), ("pfp", "least_squares", ""): (INK, "-")}
+    styles |= {("pfp", "rescale", ""): (ACCENT, "-")}
+    styles |= {("l1", "none", ""): ("#c8452d", "-"), ("l1", "least_squares", ""): ("#c8452d", "--")}
+    styles |= {
+        ("l1", "none", "global"): ("#d9a03f", "-"),
+        ("l1", "least_squares", "global"): ("#d9a03f", "--"),
+    }
+    styles |= {("taylor", "none", ""): ("#5b9c6a", "-"), ("random", "none", ""): ("#999999", ":")}
     dense = _number(_find(rows, Case(model, "dense")), "accuracy")
     for method, (colour, style) in styles.items():
-        found = [_find(rows, Case(model, *method, keep)) for keep in _keeps(model)]
+        found = [_find(rows, _case(model, method, keep)) for keep in _keeps(model)]
         points = [
             (100 * removed, accuracy)
             for row in found

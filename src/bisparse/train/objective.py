@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from bisparse.train.examples import Batch
 
-__all__ = ["CrossEntropy", "Objective", "Outcome", "own_loss"]
+__all__ = ["CrossEntropy", "Objective", "Outcome", "own_loss", "pair"]
 
 
 @dataclass(frozen=True, slots=True)
