@@ -110,7 +110,7 @@ def test_a_pattern_for_every_count(total: int, share: float) -> None:
 def test_refusals() -> None:
     with pytest.raises(ValueError, match=r"unknown allocation 'erdos'; choose one of uniform, er, erk"):
         bs.Sparsifier("unstructured:0.9", allocation="erdos")
-    with pytest.raises(TypeError, match="an allocation is text or an Allocation"):
+    with pytest.raises(TypeError, match="allocation: expected a name or an object of Allocation"):
         bs.Sparsifier("unstructured:0.9", allocation=3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="the pattern is 2:4t, the same number in every tile"):
         bs.Sparsifier("2:4t", allocation="erk", ignore=[]).prepare(nn.Linear(8, 8))

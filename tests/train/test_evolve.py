@@ -405,7 +405,7 @@ def test_refusals() -> None:
     layer = nn.Linear(8, 8)
     with pytest.raises(ValueError, match=r"unknown topology 'rigel'; choose one of projection, static, set"):
         bs.Sparsifier("2:4", topology="rigel")
-    with pytest.raises(TypeError, match="a topology is text or a Topology"):
+    with pytest.raises(TypeError, match="topology: expected a name or an object of Topology"):
         bs.Sparsifier("2:4", topology=3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"a cosine share needs an end: Schedule\(freeze=STEP\)"):
         bs.Sparsifier("unstructured:0.9", topology="rigl")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import bisparse as bs
 from bisparse.train import RULES, Hard, Rule, SrSte, SSte, Ste
-from bisparse.train.rules import resolve_rule
+from bisparse.train.by_name import by_name
 from bisparse.train.topology import Projection
 
 W = torch.tensor(
@@ -165,16 +165,16 @@ def test_soft_threshold_needs_potentials() -> None:
 
 
 def test_rules_by_name() -> None:
-    assert resolve_rule("SR_STE") == SrSte(2e-4, "coupled")
-    assert isinstance(resolve_rule("hard"), Hard)
-    assert resolve_rule(mine := Ste()) is mine
+    assert by_name("SR_STE", RULES, Rule) == SrSte(2e-4, "coupled")
+    assert isinstance(by_name("hard", RULES, Rule), Hard)
+    assert by_name(mine := Ste(), RULES, Rule) is mine
     assert set(RULES) == {"hard", "ste", "sr-ste", "sr-ste-decoupled", "s-ste", "dst"}
 
 
 def test_errors_name_the_choices() -> None:
     with pytest.raises(ValueError, match="unknown rule 'srste'; choose one of hard, ste, sr-ste"):
-        resolve_rule("srste")
+        by_name("srste", RULES, Rule)
     with pytest.raises(TypeError, match="got int"):
-        resolve_rule(3)  # type: ignore[arg-type]
+        by_name(3, RULES, Rule)  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="coupled"):
         SrSte(mode="both")  # type: ignore[arg-type]

@@ -11,15 +11,16 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from bisparse.train.allocation import Allocation, resolve_allocation
+from bisparse.train.allocation import ALLOCATIONS, Allocation
 from bisparse.train.attaching import check_gradients, group_weights, plain_name, rebind_
 from bisparse.train.binding import Binding, bare_optimizer
+from bisparse.train.by_name import by_name
 from bisparse.train.masked_weight import MaskedWeight
 from bisparse.train.refresher import Refresher
-from bisparse.train.rules import Rule, resolve_rule
+from bisparse.train.rules import RULES, Rule
 from bisparse.train.schedule import Schedule
 from bisparse.train.state import load_sparsifier_state, sparsifier_state
-from bisparse.train.topology import Projection, Topology, resolve_topology
+from bisparse.train.topology import TOPOLOGIES, Projection, Topology
 from bisparse.weights import Layout, PatternChoice, Selectors, assign_patterns
 
 __all__ = ["Sparsifier"]
@@ -88,13 +89,10 @@ class Sparsifier:
             raise ValueError(f"window={window}: a window spans 1 or more refreshes")
         self.pattern = pattern
         schedule = (schedule or Schedule()).with_default(update_every)
-        chosen = resolve_topology(
-            Projection(method=method, hysteresis=hysteresis, average=average)
-            if topology is None
-            else topology
-        )
-        self.rule = resolve_rule(chosen.rule if rule is None else rule)
-        self.allocation = None if allocation is None else resolve_allocation(allocation)
+        own = Projection(method=method, hysteresis=hysteresis, average=average)
+        chosen = own if topology is None else by_name(topology, TOPOLOGIES, Topology)
+        self.rule = by_name(chosen.rule if rule is None else rule, RULES, Rule)
+        self.allocation = None if allocation is None else by_name(allocation, ALLOCATIONS, Allocation)
         self._refresher = Refresher(schedule, self.rule.topology(chosen).under(schedule), window)
         self.left_out: dict[str, str] = {}
         self._choice = (targets, ignore, layouts)

@@ -39,7 +39,6 @@ __all__ = [
     "Snfs",
     "Static",
     "Topology",
-    "resolve_topology",
 ]
 
 TOPOLOGIES: dict[str, Topology] = {
@@ -50,23 +49,3 @@ TOPOLOGIES: dict[str, Topology] = {
     "snfs": Snfs(),
     "evolve": Evolve(),
 }
-
-
-def resolve_topology(topology: str | Topology) -> Topology:
-    """A topology by name, or the topology itself.
-
-    Raises:
-        TypeError: neither text nor a topology.
-        ValueError: an unknown name.
-    """
-    if isinstance(topology, Topology):
-        return topology
-    if not isinstance(topology, str):
-        raise TypeError(
-            f"a topology is text or a Topology, got {type(topology).__name__}; choose one of {', '.join(TOPOLOGIES)}"
-        )
-    if topology.lower() not in TOPOLOGIES:
-        raise ValueError(
-            f"unknown topology {topology!r}; choose one of {', '.join(TOPOLOGIES)}, or pass a Topology"
-        )
-    return TOPOLOGIES[topology.lower()]
