@@ -112,8 +112,8 @@ STUDIES: dict[str, tuple[Case, ...]] = {
     "mnist-lstm-b": (_target("mnist-lstm-b", 1e-3, 0.0097, 20),),
     "curve": _curve(),
     "cifar": (
-        Case("cifar", "cifar10-resnet20", "dense", epochs=20),
-        replace(_target("cifar10-resnet20", 5e-5, 0.1, 20), study="cifar"),
-        replace(_target("cifar10-resnet20", 5e-5, 0.05, 20), study="cifar"),
+        Case("cifar", "cifar10-resnet20", "dense", epochs=6),
+        replace(_target("cifar10-resnet20", 5e-5, 0.1, 6), study="cifar"),
+        replace(_target("cifar10-resnet20", 5e-5, 0.05, 6), study="cifar"),
     ),
 }

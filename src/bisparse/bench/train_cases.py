@@ -11,9 +11,9 @@ __all__ = ["EPOCHS", "HALVED", "KEY", "LAMBDAS", "METHODS", "SEEDS", "STUDIES", 
 
 # Epochs of training from scratch, and of what starts from a dense network.
 EPOCHS = {
-    "cifar10-resnet20": 8,
-    "mnist-lenet5": 3,
-    "fashion-mnist-lenet5": 3,
+    "cifar10-resnet20": 6,
+    "mnist-lenet5": 2,
+    "fashion-mnist-lenet5": 2,
     "shakespeare-gpt": 3,
     "digits": 40,
 }
