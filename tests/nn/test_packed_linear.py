@@ -193,6 +193,7 @@ def test_transforms_see_the_operator(learns: bool) -> None:
 @pytest.mark.parametrize("learns", [False, True])
 def test_forward_mode_is_refused_and_not_taken_for_zero(learns: bool) -> None:
     packed, x = PackedLinear.from_linear(masked_linear(40, 72, "4:8")), torch.randn(4, 72)
+    one = torch.tensor(1.0)
     refusal = pytest.raises(NotImplementedError, match=r"no forward-mode derivative.*to_dense")
     with torch.set_grad_enabled(learns):
         with refusal:
@@ -203,6 +204,18 @@ def test_forward_mode_is_refused_and_not_taken_for_zero(learns: bool) -> None:
             assert packed(x).shape == (4, 40)
             with refusal:
                 packed(forward_ad.make_dual(x, x))
+        with refusal:  # a tangent of the derivative around
+            torch.func.jvp(lambda x: torch.func.jvp(lambda a: packed(x) * a, (one,), (one,))[1], (x,), (x,))
+
+
+def test_a_tangent_that_comes_with_the_gradient_is_refused() -> None:
+    packed, x = PackedLinear.from_linear(masked_linear(40, 72, "4:8")), torch.randn(4, 72, requires_grad=True)
+    y = packed(x)
+    with (
+        forward_ad.dual_level(),
+        pytest.raises(NotImplementedError, match=r"no forward-mode derivative.*to_dense"),
+    ):
+        torch.autograd.grad(y, x, forward_ad.make_dual(torch.ones_like(y), torch.ones_like(y)))
 
 
 def test_it_compiles_in_one_graph_with_gradients() -> None:

@@ -270,6 +270,51 @@ def test_forward_mode_is_refused_and_not_taken_for_zero(learns: bool) -> None:
                 layer(forward_ad.make_dual(x, x))
 
 
+def _around(inner: Callable[[Callable[[Tensor], Tensor]], Tensor]) -> Callable[[SparseLinear, Tensor], Any]:
+    """A derivative along the layer's input, taken around a transform of a scale that its output is multiplied with."""
+    return lambda layer, x: torch.func.jvp(lambda x: inner(lambda scale: layer(x) * scale), (x,), (x,))
+
+
+ONE = torch.tensor(1.0)
+NESTED: dict[str, Callable[[SparseLinear, Tensor], Any]] = {
+    "jvp of jvp": _around(lambda scaled: torch.func.jvp(scaled, (ONE,), (ONE,))[1]),
+    "jvp of grad": _around(lambda scaled: torch.func.grad(lambda scale: scaled(scale).sum())(ONE)),
+    "jvp of functionalize": _around(lambda scaled: torch.func.functionalize(scaled)(ONE)),
+    "jvp of vmap": lambda layer, x: torch.func.jvp(torch.func.vmap(layer), (x,), (x,)),
+    "vmap of jvp": lambda layer, x: torch.func.vmap(lambda v: torch.func.jvp(layer, (v,), (v,)))(x),
+}
+
+
+@pytest.mark.parametrize("way", NESTED)
+def test_nested_forward_mode_is_refused(way: str) -> None:
+    layer = sparse().requires_grad_(False)
+    with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+        NESTED[way](layer, torch.randn(4, 30))
+
+
+def test_derivatives_along_other_things_are_not_refused() -> None:
+    layer, x = sparse().requires_grad_(False), torch.randn(4, 30)
+
+    def twice(scale: Tensor) -> Tensor:
+        return torch.func.jvp(lambda other: layer(x.relu()) * scale * other, (ONE,), (ONE,))[1]  # type: ignore[no-any-return]
+
+    torch.testing.assert_close(torch.func.jvp(twice, (ONE,), (ONE,))[1], layer(x.relu()))
+    each = torch.func.vmap(lambda v: torch.func.jvp(lambda scale: layer(v) * scale, (ONE,), (ONE,))[1])(x)
+    torch.testing.assert_close(each, layer(x))
+
+
+def test_a_tangent_that_comes_with_the_gradient_is_refused() -> None:
+    layer, x = sparse(), torch.randn(4, 30, requires_grad=True)
+    y = layer(x)
+    (of_x,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    of_values = torch.autograd.grad(layer(x).square().sum(), layer.values, create_graph=True)[0]
+    with forward_ad.dual_level():
+        for output, wanted in ((y, x), (of_x, layer.values), (of_values, x)):
+            dual = forward_ad.make_dual(torch.ones_like(output), torch.ones_like(output))
+            with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+                torch.autograd.grad(output, wanted, dual, retain_graph=True)
+
+
 def test_the_gradient_of_inputs_too_narrow_is_refused() -> None:
     layer = sparse()
     with pytest.raises(ValueError, match="does not end in the matrix's 30 columns"):

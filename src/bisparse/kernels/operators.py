@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
+from bisparse.kernels.forward_mode import refuse_forward_mode
 from bisparse.kernels.products import multiply, multiply_channels, multiply_transposed, value_gradient
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "packed_gradient",
     "packed_linear",
     "packed_transposed",
-    "refuse_forward_mode",
 ]
 
 _LIBRARY: Any = torch.library.Library("bisparse", "DEF")  # type: ignore[no-untyped-call]
@@ -40,27 +39,6 @@ packed_transposed = torch.ops.bisparse.packed_transposed.default
 packed_gradient = torch.ops.bisparse.packed_gradient.default
 
 _Sizes: TypeAlias = tuple[int, int, int]
-
-
-def refuse_forward_mode(layer: str, dense: str, *tensors: Tensor | None) -> None:
-    """Refuse forward-mode derivatives, which operators registered here have not and PyTorch would take for zero.
-
-    Args:
-        layer: what is called.
-        dense: how to get a dense one, which has them.
-        tensors: all that a derivative could be taken with respect to.
-
-    Raises:
-        NotImplementedError: one of them carries a tangent.
-    """
-    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
-        return
-    parts = [forward_ad.unpack_dual(t) for t in tensors if t is not None]  # type: ignore[no-untyped-call]
-    if any(part.tangent is not None for part in parts):
-        raise NotImplementedError(
-            f"{layer} has no forward-mode derivative (jvp, jacfwd): use reverse mode (backward, torch.autograd.grad, "
-            f"torch.autograd.functional.jvp), or a dense model, {dense}"
-        )
 
 
 def _linear(
@@ -97,6 +75,11 @@ def _fake_gradient(_y: Tensor, _x: Tensor, values: Tensor, *_: object) -> Tensor
     return torch.empty_like(values)
 
 
+def _refuse(grad: Tensor) -> None:
+    """A gradient may carry a tangent even where nothing in the forward pass did."""
+    refuse_forward_mode("a packed layer", "bisparse.to_dense(model)", grad)
+
+
 def _save_linear(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
     x, values, index, free, bias, *sizes = inputs
     ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, values, index, free)
@@ -104,6 +87,7 @@ def _save_linear(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # 
 
 
 def _linear_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    _refuse(grad)
     x, values, index, free = ctx.saved_tensors
     wants_x, wants_values, _, _, wants_bias, *_ = ctx.needs_input_grad
     of_x = packed_transposed(grad, values, index, free, *ctx.sizes) if wants_x else None
@@ -113,6 +97,7 @@ def _linear_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def _channels_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    _refuse(grad)
     x, values, index, free = ctx.saved_tensors
     wants_x, wants_values, _, _, wants_bias, *_ = ctx.needs_input_grad
     turned = grad.transpose(1, 2)  # (images, places, rows)
@@ -131,6 +116,7 @@ def _save_transposed(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _transposed_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    _refuse(grad)
     y, values, index, free = ctx.saved_tensors
     wants_y, wants_values, *_ = ctx.needs_input_grad
     of_y = packed_linear(grad, values, index, free, None, *ctx.sizes) if wants_y else None
@@ -145,6 +131,7 @@ def _save_gradient(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  
 
 
 def _gradient_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    _refuse(grad)
     y, x, index, free = ctx.saved_tensors
     grad = grad.contiguous()
     if free is not None:

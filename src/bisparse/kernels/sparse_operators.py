@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bisparse.kernels.forward_mode import refuse_forward_mode
 from bisparse.kernels.sparse_products import sparse_gradient, sparse_multiply
 
 __all__ = ["sparse_linear_op"]
@@ -58,6 +59,11 @@ def _fake_gradient(y: Tensor, x: Tensor, values: Tensor, *_: Tensor) -> Tensor: 
     return torch.empty_like(values)
 
 
+def _refuse(grad: Tensor) -> None:
+    """A gradient may carry a tangent even where nothing in the forward pass did."""
+    refuse_forward_mode("SparseLinear", "layer.to_linear()", grad)
+
+
 def _save_linear(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
     x, values, bias, *index = inputs
     ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, values, *index)
@@ -65,6 +71,7 @@ def _save_linear(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # 
 
 
 def _linear_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    _refuse(grad)
     x, values, *index = ctx.saved_tensors
     wants_x, wants_values, wants_bias, *_ = ctx.needs_input_grad
     of_x = _transposed_op(grad, values, *index) if wants_x else None
@@ -85,6 +92,7 @@ def _save_transposed(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _transposed_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    _refuse(grad)
     y, values, *index = ctx.saved_tensors
     wants_y, wants_values, *_ = ctx.needs_input_grad
     of_y = sparse_linear_op(grad, values, None, *index) if wants_y else None
@@ -98,6 +106,7 @@ def _save_gradient(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  
 
 
 def _gradient_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    _refuse(grad)
     y, x, *index = ctx.saved_tensors
     grad = grad.contiguous()
     of_y = sparse_linear_op(x, grad, None, *index) if ctx.needs_input_grad[0] else None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from bisparse.kernels.operators import refuse_forward_mode
+from bisparse.kernels.forward_mode import refuse_forward_mode
 from bisparse.kernels.packed import PackedMatrix, free_bytes, pack_matrix, packed_sizes
 from bisparse.kernels.products import multiply
 from bisparse.pattern import NM, TransposableNM, parse_pattern

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bisparse.kernels.operators import refuse_forward_mode
+from bisparse.kernels.forward_mode import refuse_forward_mode
 from bisparse.kernels.sparse_index import SparseIndex, check_rows, row_starts
 from bisparse.kernels.sparse_operators import sparse_linear_op
 from bisparse.kernels.sparse_sampling import sample_distinct
