@@ -9,12 +9,13 @@ import torch
 
 from bisparse.bench.adaptive import run_masked_case, run_pair
 from bisparse.bench.adaptive_cases import CHOICES, KEY, PATTERNS, MaskedCase, masked_cases
-from bisparse.bench.adaptive_correlations import MEASURES, mean_rows, spearman
+from bisparse.bench.adaptive_correlations import MEASURES, mean_rows
 from bisparse.bench.adaptive_masks import diversities, make_masks
 from bisparse.bench.adaptive_plots import draw_measures
 from bisparse.bench.adaptive_subjects import HIDDEN, Subject, load_subject
 from bisparse.bench.adaptive_tables import adaptive_tables, correlation_table
 from bisparse.bench.ledger import Row
+from bisparse.bench.spearman import spearman
 from bisparse.timing import torch_threads
 from bisparse.zoo import digits, mlp
 

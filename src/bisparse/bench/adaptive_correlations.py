@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from bisparse.bench.adaptive_cases import CHOICES, DATA, PATTERNS, REGIMES
 from bisparse.bench.ledger import Row
+from bisparse.bench.spearman import spearman
 
-__all__ = ["MEASURES", "Correlation", "correlations", "grouped", "mean_rows", "number", "spearman"]
+__all__ = ["MEASURES", "Correlation", "correlations", "grouped", "mean_rows", "number"]
 
 MEASURES = {
     "diversity_paper": "mask diversity, paper's formula",
@@ -25,22 +25,6 @@ MEASURES = {
     "effective_dimension": "effective dimension of K_M",
     "kept_trace": "trace of K_M / trace of K",
 }
-
-
-def _ranks(values: Sequence[float]) -> npt.NDArray[np.float64]:
-    """Ranks from 1; ties share their mean."""
-    _, inverse, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    means: npt.NDArray[np.float64] = (ends - (counts - 1) / 2.0)[inverse]
-    return means
-
-
-def spearman(first: Sequence[float], second: Sequence[float]) -> float:
-    """Spearman's rank correlation; NaN where one side is constant."""
-    a, b = _ranks(first), _ranks(second)
-    a, b = a - a.mean(), b - b.mean()
-    scale = math.sqrt(float(a @ a) * float(b @ b))
-    return float(a @ b) / scale if scale > 0 else math.nan
 
 
 def mean_rows(rows: Sequence[Row], data: str, regime: str) -> list[Row]:

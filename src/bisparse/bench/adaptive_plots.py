@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bisparse.bench.adaptive_cases import CHOICES, DATA, PATTERNS
-from bisparse.bench.adaptive_correlations import MEASURES, mean_rows, spearman
+from bisparse.bench.adaptive_correlations import MEASURES, mean_rows
 from bisparse.bench.ledger import Row
+from bisparse.bench.spearman import spearman
 from bisparse.plots import PALE, save_figure
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from statistics import fmean, stdev
 
@@ -10,58 +10,34 @@ from bisparse.bench.documents import markdown_table
 from bisparse.bench.ledger import Row
 from bisparse.bench.paired import Interval, paired_interval
 from bisparse.bench.train_cases import LAMBDAS, METHODS, STUDIES, Case
+from bisparse.bench.train_ordering import ordering_table
+from bisparse.bench.train_rows import CaseRows, points
 from bisparse.report import plain_number
 
 __all__ = ["train_tables"]
 
-_SEEDS = 30
-
 
 def train_tables(rows: Sequence[Row]) -> dict[str, str]:
     """Text by marker name."""
-    found = _Rows(rows)
+    found = CaseRows(rows)
     return {
         "train_machine": "".join(f"{machine}\n" for machine in sorted({str(row["machine"]) for row in rows})),
         "train_targets": _targets(found),
-        "train_resnet": _against_dense(found, "resnet", _points),
+        "train_resnet": _against_dense(found, "resnet", points),
         "train_resnet_static": _static_resnet(found),
         "train_gpt": _against_dense(found, "gpt", _loss),
-        "train_mnist": _against_dense(found, "mnist", _points),
-        "train_fashion_mnist": _against_dense(found, "fashion-mnist", _points),
+        "train_mnist": _against_dense(found, "mnist", points),
+        "train_fashion_mnist": _against_dense(found, "fashion-mnist", points),
         "train_lambda": _lambda(found),
         "train_refresh": _refresh(found),
         "train_exact_greedy": _exact_greedy(found),
+        "train_ordering": ordering_table(found),
     }
-
-
-def _points(row: Row) -> float:
-    """Test accuracy in percent."""
-    return 100.0 * float(row["test_accuracy"] or 0.0)
 
 
 def _loss(row: Row) -> float:
     """Held-out loss in nats per character."""
     return float(row["validation_loss"] or 0.0)
-
-
-class _Rows:
-    """Rows by case."""
-
-    def __init__(self, rows: Iterable[Row]) -> None:
-        self._rows = {tuple(row[name] for name in Case.__dataclass_fields__): row for row in rows}
-
-    def of(self, case: Case) -> list[Row]:
-        """The rows of a case, all seeds."""
-        keys = (tuple(replace(case, seed=seed).row().values()) for seed in range(_SEEDS))
-        return [self._rows[key] for key in keys if key in self._rows]
-
-    def pairs(self, case: Case, base: Case, measure: Callable[[Row], float]) -> Interval | None:
-        """The differences case - base over the seeds that both have."""
-        others = {row["seed"]: row for row in self.of(base)}
-        pairs = [
-            measure(row) - measure(others[row["seed"]]) for row in self.of(case) if row["seed"] in others
-        ]
-        return paired_interval(pairs) if pairs else None
 
 
 def _mean(rows: Sequence[Row], measure: Callable[[Row], float], digits: int = 2) -> str:
@@ -83,10 +59,10 @@ def _label(case: Case) -> list[str]:
     return [case.pattern or "dense", how, rule + (f", {case.method}" if case.method != "exact" else "")]
 
 
-def _against_dense(rows: _Rows, study: str, measure: Callable[[Row], float]) -> str:
+def _against_dense(rows: CaseRows, study: str, measure: Callable[[Row], float]) -> str:
     """One line per run: mean, paired difference from dense, what the masks did."""
     dense = STUDIES[study][0]
-    digits = 2 if measure is _points else 4
+    digits = 2 if measure is points else 4
     lines = []
     for case in STUDIES[study]:
         found = rows.of(case)
@@ -96,7 +72,7 @@ def _against_dense(rows: _Rows, study: str, measure: Callable[[Row], float]) -> 
         ]
         shown = "" if difference is None else _shown(difference, digits)
         lines.append([*_label(case), str(len(found)), _mean(found, measure, digits), shown, *numbers])
-    name = "test accuracy, %" if measure is _points else "held-out loss, nats"
+    name = "test accuracy, %" if measure is points else "held-out loss, nats"
     head = ["pattern", "how", "rule", "seeds", name, "minus dense, 95%", "log10 masks", "paper's formula"]
     return markdown_table([*head, "magnitude kept", "flips per refresh"], lines)
 
@@ -106,19 +82,19 @@ def _shown(interval: Interval, digits: int) -> str:
     return f"{interval.mean:+.{digits}f}{half}"
 
 
-def _static_resnet(rows: _Rows) -> str:
+def _static_resnet(rows: CaseRows) -> str:
     """Fine-tuning with the masks of the pretrained network, whose accuracy is known."""
     lines = []
     for case in STUDIES["resnet-static"]:
         found = rows.of(case)
-        losses = [91.73 - _points(row) for row in found]
+        losses = [91.73 - points(row) for row in found]
         loss = str(paired_interval(losses)) if losses else ""
-        lines.append([case.pattern, str(case.epochs), str(len(found)), _mean(found, _points), loss])
+        lines.append([case.pattern, str(case.epochs), str(len(found)), _mean(found, points), loss])
     head = ["pattern", "epochs", "seeds", "test accuracy, %", "below the pretrained 91.73, 95%"]
     return markdown_table(head, lines)
 
 
-def _lambda(rows: _Rows) -> str:
+def _lambda(rows: CaseRows) -> str:
     """Flips against lambda."""
     lines = []
     base = STUDIES["lambda"][0]
@@ -127,7 +103,7 @@ def _lambda(rows: _Rows) -> str:
         for pattern in dict.fromkeys(case.pattern for case in STUDIES["lambda"]):
             found = rows.of(replace(base, pattern=pattern, decay=decay))
             line += [
-                _mean(found, _points),
+                _mean(found, points),
                 _number(found, "flip_rate"),
                 _number(found, "flip_rate_from_start"),
             ]
@@ -139,7 +115,7 @@ def _lambda(rows: _Rows) -> str:
     return markdown_table(["lambda", *head], lines)
 
 
-def _refresh(rows: _Rows) -> str:
+def _refresh(rows: CaseRows) -> str:
     """Time of a refresh, as a share of a step's where masks change every 40 steps."""
     lines = []
     for base in (case for case in STUDIES["refresh"] if case.method == METHODS[0]):
@@ -154,21 +130,21 @@ def _refresh(rows: _Rows) -> str:
     )
 
 
-def _exact_greedy(rows: _Rows) -> str:
+def _exact_greedy(rows: CaseRows) -> str:
     """Does the exact mask pay in accuracy?"""
     lines = []
     for study in ("mnist", "fashion-mnist"):
         for case in STUDIES[study]:
             if case.method == "greedy":
                 exact = replace(case, method="exact")
-                difference = rows.pairs(exact, case, _points)
+                difference = rows.pairs(exact, case, points)
                 lines.append(
                     [
                         case.task,
                         case.pattern,
                         str(0 if difference is None else difference.count),
-                        _mean(rows.of(exact), _points),
-                        _mean(rows.of(case), _points),
+                        _mean(rows.of(exact), points),
+                        _mean(rows.of(case), points),
                         "" if difference is None else str(difference),
                     ]
                 )
@@ -176,12 +152,12 @@ def _exact_greedy(rows: _Rows) -> str:
     return markdown_table(head, lines)
 
 
-def _targets(rows: _Rows) -> str:
+def _targets(rows: CaseRows) -> str:
     """The project's targets and what was measured."""
     lines = []
     dense = STUDIES["resnet"][0]
     for case in STUDIES["resnet"][1:]:
-        interval = rows.pairs(case, dense, _points)
+        interval = rows.pairs(case, dense, points)
         upper = None if interval is None or interval.count < 2 else interval.half - interval.mean
         what = f"accuracy lost by {case.pattern} from scratch, upper 95% bound, points"
         lines.append([what, "0.5", *_verdict(upper, 0.5, "")])
