@@ -92,6 +92,29 @@ def test_decay_with_a_compiled_optimizer_step() -> None:
     dropped.check(3)
 
 
+def test_a_compiled_optimizer_step_compiles_no_hook() -> None:
+    """Hooks count steps and call the solver: compiled, they would be compiled anew at each count and refresh."""
+
+    def compilations(sparse: bool) -> tuple[int, nn.Module]:
+        torch._dynamo.reset()
+        model, counter = network(), CompileCounter()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        if sparse:
+            bs.Sparsifier("2:4t", rule="ste", update_every=2, ignore=[]).prepare(model, optimizer)
+        step = torch.compile(optimizer.step, backend=counter)
+        for number in range(6):
+            inputs = torch.randn(16, 8, generator=torch.Generator().manual_seed(number)).double()
+            optimizer.zero_grad()
+            model(inputs).square().mean().backward()
+            step()
+        return counter.frame_count, model
+
+    dense, _ = compilations(sparse=False)
+    count, model = compilations(sparse=True)
+    assert count == dense
+    assert all((model[index].weight != 0).sum() == 32 for index in (0, 2))
+
+
 class Checkpointed(nn.Module):
     def __init__(self, inner: nn.Module, reentrant: bool) -> None:
         super().__init__()

@@ -110,6 +110,27 @@ def test_every_parameter_group_has_its_own_factor() -> None:
         torch.testing.assert_close(weight.hidden, before[name] * factors[name], rtol=1e-12, atol=0.0)
 
 
+@pytest.mark.parametrize("explicit", [False, True])
+def test_a_parameter_group_that_is_added_later(explicit: bool) -> None:
+    """Gradual unfreezing: a weight that the optimizer did not hold at first is masked from its first step on."""
+    model = network()
+    optimizer = sgd(model[0])
+    sparse = sparsifier().prepare(model).attach(optimizer, explicit=explicit)
+    before = {name: w.hidden.clone() for name, w in sparse.weights.items()}
+    for number in range(2):
+        if number:
+            optimizer.add_param_group({"params": model[2].parameters(), "weight_decay": 0.0})
+        model.zero_grad()
+        silent_loss(model).backward()
+        optimizer.step()
+        sparse.step()
+    for name, factor in (("0.weight", FACTOR**2), ("2.weight", 1.0 - RATE * DECAY)):
+        weight = sparse.weights[name]
+        torch.testing.assert_close(weight.hidden, before[name] * factor, rtol=1e-12, atol=0.0)
+        assert not (weight.values * weight.dropped).any()
+    assert {name: weight.steps for name, weight in sparse.weights.items()} == {"0.weight": 2, "2.weight": 1}
+
+
 def test_several_optimizers() -> None:
     model = network()
     first, second = sgd(model[0]), sgd(model[2])

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from tests.train.setting import (
+    DECAY,
     RATE,
     WEIGHT_DECAY,
     Dropped,
@@ -66,6 +67,24 @@ def test_an_optimizer_that_evaluates_its_closure_many_times() -> None:
     assert all(kept == 32 for _, kept in seen)
     assert seen[-1][0] < seen[0][0]
     assert sparse.metrics()["step"] == 4
+
+
+def test_the_decoupled_term_is_taken_once_however_often_the_closure_is_evaluated() -> None:
+    model = network()
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=RATE, max_iter=5)
+    dropped = Dropped(sparsifier(rule=SrSte(DECAY, mode="decoupled")).prepare(model, optimizer))
+    evaluations = []
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = silent_loss(model) + (model[2].bias - 3.0).pow(4).sum()  # weights do not matter to it
+        loss.backward()
+        evaluations.append(float(loss.detach()))
+        return loss
+
+    optimizer.step(closure)
+    assert len(evaluations) > 2
+    dropped.check(1, 1.0 - RATE * DECAY)
 
 
 def scaled_step(model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:

@@ -15,7 +15,7 @@ from bisparse.train.measures.record import Record
 from bisparse.train.sharding import Sharding
 from bisparse.weights import Weight
 
-__all__ = ["check_gradients", "group_weights", "plain_name", "rebind_"]
+__all__ = ["check_gradients", "group_weights", "held_weights", "plain_name", "rebind_"]
 
 _WRAPPERS = re.compile(r"(^|(?<=\.))(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
@@ -39,6 +39,18 @@ def check_gradients(weights: Sequence[Weight]) -> None:
             )
 
 
+def held_weights(
+    weights: Sequence[MaskedWeight], optimizer: Any, first: int = 0
+) -> dict[int, list[MaskedWeight]]:
+    """Weights that an optimizer holds, by the index of their parameter group, from group ``first`` on."""
+    own = {id(weight.parameter): weight for weight in weights}
+    groups = {
+        index: [own[id(p)] for p in group["params"] if id(p) in own]
+        for index, group in enumerate(optimizer.param_groups[first:], first)
+    }
+    return {index: members for index, members in groups.items() if members}
+
+
 def group_weights(
     weights: Sequence[MaskedWeight], optimizer: Any, others: Sequence[Any]
 ) -> dict[int, list[MaskedWeight]]:
@@ -47,15 +59,8 @@ def group_weights(
     Raises:
         ValueError: it holds none of them, or one of ``others`` holds one of them too.
     """
-    own = {id(weight.parameter): weight for weight in weights}
-    for other in others:
-        taken = {id(p) for group in other.param_groups for p in group["params"]}
-        own = {key: weight for key, weight in own.items() if key not in taken}
-    groups = {
-        index: [own[id(p)] for p in group["params"] if id(p) in own]
-        for index, group in enumerate(optimizer.param_groups)
-    }
-    found = {index: members for index, members in groups.items() if members}
+    taken = {id(p) for other in others for group in other.param_groups for p in group["params"]}
+    found = held_weights([w for w in weights if id(w.parameter) not in taken], optimizer)
     if not found:
         raise ValueError(
             f"{type(optimizer).__name__} holds none of the {len(weights)} prepared weights"

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from bisparse.train.attaching import held_weights
 from bisparse.train.masked_weight import MaskedWeight
 from bisparse.train.refresher import Refresher
 from bisparse.train.rules import Rule, Update
@@ -19,6 +20,7 @@ from bisparse.train.rules import Rule, Update
 __all__ = ["Binding", "bare_optimizer"]
 
 _LOG = logging.getLogger(__name__)
+_STEPS = Optimizer.profile_hook_step.__code__.co_filename  # where every step is wrapped
 
 
 def bare_optimizer(optimizer: Any) -> Any:
@@ -35,7 +37,9 @@ class Binding:
     Before the optimizer's step the parameters become W and the rule changes gradients; after it, the refresher
     counts and may choose new masks, and the parameters become W*E again. A closure is wrapped, so
     that every evaluation sees W*E. A step that a ``GradScaler`` makes the optimizer skip changes nothing. A subclass
-    whose step calls ``super().step`` runs hooks twice: the inner run is ignored.
+    whose step calls ``super().step`` runs hooks twice: the inner run is ignored. Weights of parameter groups that are
+    added later, as gradual unfreezing does, are followed from then on. ``torch.compile`` does not look into hooks: it
+    would compile them anew at every count and every refresh.
 
     Args:
         optimizer: anything with ``param_groups``; with step hooks unless ``explicit``.
@@ -55,12 +59,11 @@ class Binding:
         explicit: bool = False,
     ) -> None:
         self.optimizer = optimizer
-        self.groups = {index: tuple(weights) for index, weights in groups.items()}
-        self.weights = tuple(weight for weights in self.groups.values() for weight in weights)
+        self.groups: dict[int, Sequence[MaskedWeight]] = {}
         self.explicit = explicit
         self.seconds = 0.0
         self._rule, self._refresher = rule, refresher
-        rule.join(optimizer, self.groups, explicit=explicit)
+        self._take(groups)
         self._revealed = self._skipped = False
         self._depth = 0
         self._caller: FrameType | None = None
@@ -69,10 +72,22 @@ class Binding:
             []
             if explicit
             else [
-                optimizer.register_step_pre_hook(self._before),
-                optimizer.register_step_post_hook(self._after),
+                optimizer.register_step_pre_hook(torch.compiler.disable(self._before)),
+                optimizer.register_step_post_hook(torch.compiler.disable(self._after)),
             ]
         )
+
+    def _take(self, groups: Mapping[int, Sequence[MaskedWeight]]) -> None:
+        """Follow weights, by index of their parameter group."""
+        self._rule.join(self.optimizer, groups, explicit=self.explicit)
+        self.groups.update(groups)
+        self.weights = tuple(weight for members in self.groups.values() for weight in members)
+        self._known = len(self.optimizer.param_groups)
+
+    def _take_added(self) -> None:
+        """Follow weights of parameter groups that are new."""
+        if len(self.optimizer.param_groups) > self._known:
+            self._take(held_weights(self._refresher.weights, self.optimizer, self._known))
 
     def remove(self) -> None:
         """Take the hooks away."""
@@ -90,6 +105,7 @@ class Binding:
     def finish(self) -> None:
         """The explicit form: right after the optimizer's step, make good what it could not see."""
         started = time.perf_counter()
+        self._take_added()
         for weight in self.weights:
             weight.follow()
         for update in self._updates(with_gradient=False):
@@ -109,6 +125,7 @@ class Binding:
         self._skipped = _skips(optimizer)
         if self._skipped:
             return None
+        self._take_added()
         for weight in self.weights:
             weight.follow()
             if not self._rule.hides_all:
@@ -142,13 +159,17 @@ class Binding:
             self._refresher.notify()
 
     def _masked_closure(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        again = False
+
         def evaluate() -> Any:
+            nonlocal again
             with torch.no_grad():
                 self._hide()
             loss = closure()
             with torch.no_grad():
                 self._reveal()
-                self._apply()
+                self._apply(again=again)
+            again = True
             return loss
 
         return evaluate
@@ -168,12 +189,12 @@ class Binding:
         self._rule.hide_(self._masked())
         self._revealed = False
 
-    def _apply(self) -> None:
-        for update in self._updates(with_gradient=True):
+    def _apply(self, *, again: bool = False) -> None:
+        for update in self._updates(with_gradient=True, again=again):
             self._refresher.before_step(update.weights, update.scale)
             self._rule.apply_(update)
 
-    def _updates(self, *, with_gradient: bool) -> Iterator[Update]:
+    def _updates(self, *, with_gradient: bool, again: bool = False) -> Iterator[Update]:
         """One update for every parameter group that has something to do."""
         for index, members in self.groups.items():
             weights = [w for w in members if not w.is_dense]
@@ -188,6 +209,7 @@ class Binding:
                     bool(group.get("maximize", False)),
                     getattr(self.optimizer, "grad_scale", None),
                     not self._moves(weights[0]),
+                    again,
                 )
 
     def _has_gradient(self, weight: MaskedWeight) -> bool:
@@ -207,7 +229,10 @@ class Binding:
 
 def _frame() -> FrameType | None:
     """The call of the optimizer's step that runs the hook."""
-    return None if torch.compiler.is_compiling() else sys._getframe(3)
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code.co_filename != _STEPS:
+        frame = frame.f_back
+    return frame
 
 
 def _is_running(frame: FrameType | None) -> bool:

@@ -31,6 +31,7 @@ class Update:
         scale: factor that the gradients still carry (a fused optimizer under a ``GradScaler`` divides by it
             itself); ``None`` = 1.
         frozen: masks stay as they are after this step.
+        again: a closure was evaluated before in this step: what a rule does to W itself is done.
     """
 
     weights: Sequence[MaskedWeight]
@@ -39,6 +40,7 @@ class Update:
     maximize: bool = False
     scale: Tensor | None = None
     frozen: bool = False
+    again: bool = False
 
     @property
     def values(self) -> list[Tensor]:

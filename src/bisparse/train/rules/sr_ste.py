@@ -41,6 +41,8 @@ class SrSte(Rule):
     def apply_(self, update: Update) -> None:
         """Add decay * (1-E)*W to the gradient, or take it from W."""
         if self.mode == "decoupled":
+            if update.again:
+                return
             if isinstance(update.learning_rate, float):
                 torch._foreach_add_(update.values, update.hidden, alpha=-update.learning_rate * self.decay)
             else:
