@@ -11,6 +11,7 @@ import json
 import math
 import re
 import textwrap
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ __all__ = [
     "Form",
     "Report",
     "Table",
+    "TableReport",
     "counted",
     "format_bytes",
     "format_value",
@@ -41,6 +43,25 @@ class Report(Protocol):
 
     def to_table(self) -> Table:
         """What a person wants to see."""
+
+
+class TableReport(ABC):
+    """A result that prints as its table; for dataclasses."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def to_table(self) -> Table:
+        """What a person wants to see."""
+
+    def __str__(self) -> str:
+        """The table as text."""
+        return "\n".join(render(self.to_table()))
+
+    def to_dict(self) -> dict[str, object]:
+        """Everything, ready for JSON."""
+        plain: dict[str, object] = to_plain(self)
+        return plain
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from bisparse.bench.product_words import in_plain_words
 from bisparse.machine import busy_note, describe_machine
 from bisparse.masks.solve import solve_mask
 from bisparse.nn import PackedLinear
-from bisparse.report import Column, Table, plain_number, render, to_plain
+from bisparse.report import Column, Table, TableReport, plain_number
 from bisparse.timing import torch_threads
 
 __all__ = ["ProductReport", "masked_linear", "open_ledger", "run_products"]
@@ -35,21 +35,12 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class ProductReport:
+class ProductReport(TableReport):
     """Rows of the benchmark, and what follows from them in plain words."""
 
     mode: str
     rows: tuple[Row, ...]
     words: tuple[str, ...]
-
-    def __str__(self) -> str:
-        """The table as text."""
-        return "\n".join(render(self.to_table()))
-
-    def to_dict(self) -> dict[str, object]:
-        """Everything, ready for JSON."""
-        plain: dict[str, object] = to_plain(self)
-        return plain
 
     def to_table(self) -> Table:
         """One line for each case; the last line says it in words."""

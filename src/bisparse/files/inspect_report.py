@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bisparse.report import Column, Table, counted, format_bytes, render, to_plain
+from bisparse.report import Column, Table, TableReport, counted, format_bytes
 
 __all__ = ["FileInspection", "InspectedTensor", "PatternCheck"]
 
@@ -82,7 +82,7 @@ def _density(text: str) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class FileInspection:
+class FileInspection(TableReport):
     """What a checkpoint holds.
 
     Attributes:
@@ -108,15 +108,6 @@ class FileInspection:
     weight_density: float
     metadata: dict[str, str]
     notes: tuple[str, ...]
-
-    def __str__(self) -> str:
-        """The table as text."""
-        return "\n".join(render(self.to_table()))
-
-    def to_dict(self) -> dict[str, object]:
-        """Everything, ready for JSON."""
-        plain: dict[str, object] = to_plain(self)
-        return plain
 
     def to_table(self) -> Table:
         """The weights as a table, with totals and notes."""

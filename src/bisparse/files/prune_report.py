@@ -9,7 +9,7 @@ from typing import Literal
 from bisparse.files.masking import Tally, share_of
 from bisparse.files.selection import Choice
 from bisparse.files.stream import Masker
-from bisparse.report import Column, Table, counted, render, to_plain
+from bisparse.report import Column, Table, TableReport, counted
 
 __all__ = ["FilePruneReport", "PrunedTensor", "report_of"]
 
@@ -62,7 +62,7 @@ def _row_of(choice: Choice, tally: Tally) -> PrunedTensor:
 
 
 @dataclass(frozen=True, slots=True)
-class FilePruneReport:
+class FilePruneReport(TableReport):
     """What pruning a file did.
 
     Attributes:
@@ -91,15 +91,6 @@ class FilePruneReport:
     def pruned(self) -> tuple[PrunedTensor, ...]:
         """The tensors that were pruned."""
         return tuple(tensor for tensor in self.tensors if tensor.status == "pruned")
-
-    def __str__(self) -> str:
-        """The table as text."""
-        return "\n".join(render(self.to_table()))
-
-    def to_dict(self) -> dict[str, object]:
-        """Everything, ready for JSON."""
-        plain: dict[str, object] = to_plain(self)
-        return plain
 
     def to_table(self) -> Table:
         """The tensors as a table, with totals and notes."""

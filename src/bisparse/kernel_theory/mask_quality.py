@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +14,13 @@ from bisparse.kernel_theory.masked import resolve_masks
 from bisparse.kernel_theory.network import Network, Outputs, prepare
 from bisparse.kernel_theory.spectrum import alignment, spectrum
 from bisparse.kernel_theory.targets import as_targets
-from bisparse.report import Column, Table, render, to_plain
+from bisparse.report import Column, Table, TableReport
 
 __all__ = ["MaskQuality", "mask_quality"]
 
 
 @dataclass(frozen=True, slots=True)
-class MaskQuality:
+class MaskQuality(TableReport):
     """One set of masks on one network and data set.
 
     Attributes:
@@ -49,20 +48,12 @@ class MaskQuality:
     y_left: float
     alignment: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values only, ready for JSON."""
-        content: dict[str, Any] = to_plain(asdict(self))
-        return content
-
     def to_table(self) -> Table:
         """One line per number."""
         rows = [{"name": name, "value": value} for name, value in self.to_dict().items()]
         return Table(
             "masks judged by their kernel", (Column("name", ""), Column("value", "", "number")), rows
         )
-
-    def __str__(self) -> str:
-        return "\n".join(render(self.to_table()))
 
 
 def mask_quality(

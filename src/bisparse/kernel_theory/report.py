@@ -19,7 +19,7 @@ from bisparse.kernel_theory.network import prepare
 from bisparse.kernel_theory.numbers import KernelNumbers, feature_numbers, gradient_numbers
 from bisparse.kernel_theory.predictions import held_out_errors
 from bisparse.kernel_theory.targets import Loss, chosen_loss
-from bisparse.report import Column, Table, counted, render, to_plain
+from bisparse.report import Column, Table, TableReport, counted, to_plain
 from bisparse.weights.select import Selectors
 
 __all__ = ["KernelReport", "kernel_report"]
@@ -28,7 +28,7 @@ _MOST_ROWS = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class KernelReport:
+class KernelReport(TableReport):
     """A network at a data set, seen as a kernel machine.
 
     Attributes:
@@ -88,9 +88,6 @@ class KernelReport:
         """One line per theorem, then the kernels' numbers."""
         rows = [asdict(s) | {"holds": "yes" if s.applies else "no"} for s in self.statements]
         return Table(self._title(), _COLUMNS, rows, tuple(self._lines()))
-
-    def __str__(self) -> str:
-        return "\n".join(render(self.to_table()))
 
     def plot(self, path: str | Path) -> Path:
         """Draw the eigenvalues, and how much of y the leading eigenvectors hold.

@@ -16,7 +16,7 @@ from bisparse.kernel_theory.gradient_kernel import gradient_kernel
 from bisparse.kernel_theory.jacobian import DEFAULT_MEMORY
 from bisparse.kernel_theory.masked import Masks
 from bisparse.kernel_theory.snapshot import Snapshot, take_snapshot
-from bisparse.report import Column, Table, render, to_plain
+from bisparse.report import Column, Table, TableReport, to_plain
 
 __all__ = ["SparseTraining", "SpectrumReport", "SpectrumTracker"]
 
@@ -130,7 +130,7 @@ class SpectrumTracker:
 
 
 @dataclass(frozen=True, slots=True)
-class SpectrumReport:
+class SpectrumReport(TableReport):
     """All snapshots of one run.
 
     Attributes:
@@ -153,9 +153,6 @@ class SpectrumReport:
         sparse = any(snapshot.flip_rate is not None for snapshot in self.snapshots)
         columns = [c for c in _COLUMNS if sparse or c.key not in ("flip_rate", "sad")]
         return Table(f"{self.kernel} kernel along training", columns, [s.row() for s in self.snapshots])
-
-    def __str__(self) -> str:
-        return "\n".join(render(self.to_table()))
 
     def plot(self, path: str | Path) -> Path:
         """Draw eigenvalues, alignments and velocity over steps, with flips where masks move.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bisparse.report import Column, Table, counted, format_bytes, render, to_plain
+from bisparse.report import Column, Table, TableReport, counted, format_bytes, to_plain
 
 __all__ = ["PackReport", "PackedTensor"]
 
@@ -49,7 +49,7 @@ class PackedTensor:
 
 
 @dataclass(frozen=True, slots=True)
-class PackReport:
+class PackReport(TableReport):
     """What packing (or unpacking) did.
 
     Attributes:
@@ -79,10 +79,6 @@ class PackReport:
     def ratio(self) -> float:
         """Size of the output relative to the dense tensors."""
         return self.nbytes / max(self.dense_bytes, 1)
-
-    def __str__(self) -> str:
-        """The table as text."""
-        return "\n".join(render(self.to_table()))
 
     def to_dict(self) -> dict[str, object]:
         """Everything, ready for JSON."""
