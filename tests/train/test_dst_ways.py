@@ -81,6 +81,34 @@ def test_resuming_is_exact(kind: str, pattern: str) -> None:
     assert 0.0 < sparse.metrics()["density"] < 1.0
 
 
+def test_explored_counts_every_mask_that_was_in_force() -> None:
+    """Those between two measures too, those before the first one, and those before a checkpoint."""
+    ramp = Schedule(every=8, ramp=Ramp(begin=1, end=30))  # dense in prepare: the first mask comes at step 2
+    options: dict[str, Any] = {"rule": Dst(alpha=0.5, start=0.05), "schedule": ramp, "ignore": []}
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
+    sparse = bs.Sparsifier("unstructured:0.9", **options).prepare(model, optimizer)
+    union: dict[str, Tensor] = {}
+    measured: set[float] = set()
+    for step in range(24):
+        train(model, optimizer, range(step, step + 1))
+        for name, weight in sparse.weights.items():
+            if not weight.is_dense:
+                union[name] = union.get(name, torch.zeros_like(weight.mask)) | weight.mask
+        if step == 4:
+            states = [copy.deepcopy(part.state_dict()) for part in (model, optimizer, sparse)]
+            model = network(seed=1)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
+            sparse = bs.Sparsifier("unstructured:0.9", **options).prepare(model, optimizer)
+            for part, state in zip((model, optimizer, sparse), states, strict=True):
+                part.load_state_dict(state)
+        if (step + 1) % 8 == 0:
+            share = sum(int(mask.sum()) for mask in union.values()) / sum(m.numel() for m in union.values())
+            assert sparse.metrics()["explored"] == share
+            measured.add(share - sparse.metrics()["density"])
+    assert all(difference > 0.0 for difference in measured)
+
+
 def test_a_resumed_run_may_have_another_penalty() -> None:
     sparse = prepared(network(), alpha=0.02)
     resumed = prepared(network(), alpha=0.5)

@@ -104,6 +104,7 @@ class Refresher:
         patterns = [self.schedule.pattern(weight.pattern, weight.steps) for weight in weights]
         for weight, chosen in zip(weights, self.topology.choose_all(weights, patterns), strict=True):
             if chosen.mask is not None:
+                weight.fire_(chosen.mask)
                 self.topology.settle_(weight, weight.mask, chosen.mask, optimizer)
             weight.duals = chosen.duals or weight.duals
             weight.set_mask(chosen.mask)

@@ -45,7 +45,7 @@ def _weight_state(weight: MaskedWeight, record: Record, compact: bool) -> dict[s
         "mask": _packed(pack(weight.mask), weight),
         "first": _packed(record.first.get(weight.name, pack(weight.mask)), weight),
         "opening": _packed(record.opening.get(weight.name, pack(weight.mask)), weight),
-        "fired": _packed(pack(weight.mask) if weight.fired is None else weight.fired, weight),
+        "fired": _packed(_fired(weight), weight),
     }
     if compact and sharding is None:
         if weight.hidden.any():  # a topology that forgets what it drops hides nothing
@@ -62,6 +62,11 @@ def _weight_state(weight: MaskedWeight, record: Record, compact: bool) -> dict[s
     if weight.extra:
         state["extra"] = {key: _divided(tensor.clone(), weight) for key, tensor in weight.extra.items()}
     return state
+
+
+def _fired(weight: MaskedWeight) -> Tensor:
+    """Bits of what masks have kept; none before the first mask (masks may follow a ramp before they are measured)."""
+    return pack(torch.zeros_like(weight.mask)) if weight.fired is None else weight.fired
 
 
 def _divided(tensor: Tensor, weight: MaskedWeight) -> Tensor:
@@ -175,7 +180,7 @@ def _load_weight(weight: MaskedWeight, record: Record, state: Mapping[str, Any])
         for key, extra in state.get("extra", {}).items()
     }
     weight.pattern = parse_pattern(state.get("now", state["pattern"]))
-    weight.fired = pack(_mask(weight, state.get("fired", state["mask"]))) if weight.refreshes else None
+    weight.fired = pack(_mask(weight, state.get("fired", state["mask"])))
     if weight.refreshes:
         record.first[weight.name] = pack(_mask(weight, state["first"]))
         record.opening[weight.name] = pack(_mask(weight, state["opening"]))

@@ -49,7 +49,8 @@ class LayerFigures:
 
         ``edge_distance`` is the share of edges that two masks A and B do not have in common, |A xor B| / (|A| + |B|):
         0 for equal, 1 for disjoint ones. ``explored`` is the in-time over-parameterisation rate R_s of Liu et al. 2021
-        (arXiv 2102.02887): the share of entries that any mask has kept so far.
+        (arXiv 2102.02887): the share of entries that any mask has kept so far, those included that followed their
+        weights between two measures; what is kept while the model is dense, before the first mask, does not count.
         """
         entries = max(self.entries, 1.0)
         return {
