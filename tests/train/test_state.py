@@ -181,6 +181,20 @@ def test_a_copy_of_everything_trains_on_its_own() -> None:
     assert sparse.weights["0.weight"].parameter is model[0].weight
 
 
+def test_a_moving_average_over_masks_that_move_is_masked_by_the_last_ones() -> None:
+    run = Run(rule="ste", update_every=1)
+    average = AveragedModel(run.model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    for _ in range(20):
+        run.train(1)
+        average.update_parameters(run.model)
+    kept = average.module[0].weight.detach()
+    assert not bs.verify_mask(kept != 0, "2:4t").feasible  # it holds entries of several masks
+    with torch.no_grad():
+        for name, mask in run.sparse.masks.items():
+            average.module.get_parameter(name).mul_(mask)
+    assert bs.verify_mask(kept != 0, "2:4t").feasible
+
+
 def test_a_moving_average_of_the_sparse_model() -> None:
     run = Run(schedule=Schedule.static())
     average = AveragedModel(run.model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
