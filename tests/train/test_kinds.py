@@ -204,6 +204,35 @@ def test_a_sparsifier_has_one_model() -> None:
         sparse.prepare(network())
 
 
+def test_a_model_has_one_sparsifier() -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    first = sparsifier().prepare(model, optimizer)
+    second = sparsifier().prepare(model, optimizer)
+    model(torch.randn(4, 8).double()).sum().backward()
+    with pytest.raises(
+        ValueError, match=r"If another sparsifier has the weight as well: squash_mask\(\) there"
+    ):
+        optimizer.step()
+    first.squash_mask()
+    optimizer.step()
+    assert [int((model[index].weight != 0).sum()) for index in (0, 2)] == [32, 32]
+    assert second.metrics()["step"] == 1
+
+
+def test_arguments_in_the_wrong_order_are_told() -> None:
+    model = network()
+    with pytest.raises(TypeError, match=r"model is no torch.nn.Module but SGD"):
+        sparsifier().prepare(torch.optim.SGD(model.parameters(), lr=0.1), model)  # type: ignore[arg-type]
+
+
+def test_a_model_without_weights_is_told() -> None:
+    with pytest.raises(
+        ValueError, match=r"no weight to prune .the model has none.; see targets= and ignore="
+    ):
+        sparsifier().prepare(nn.Sequential(nn.LayerNorm(4), nn.ReLU()))
+
+
 def test_a_failed_prepare_leaves_the_model_alone() -> None:
     model = network()
     with torch.no_grad():

@@ -178,3 +178,5 @@ def test_errors_name_the_choices() -> None:
         by_name(3, RULES, Rule)  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="coupled"):
         SrSte(mode="both")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="decay=nan: lambda is a finite number"):
+        SrSte(float("nan"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from tests.train.setting import network
@@ -25,6 +27,8 @@ def refreshes(schedule: Schedule, steps: int) -> list[int]:
         (Schedule.static(), [0]),
         (Schedule(every=3, dense_until=2), [0, 2, 5, 8, 11]),
         (Schedule(every=3, dense_from=7), [0, 3, 6, 7]),
+        (Schedule(every=5, ramp=Ramp(0, 7), freeze=9), [0, 5, 7]),
+        (Schedule(every=5, ramp=Ramp(0, 7), start=8), [0, 10]),
     ],
 )
 def test_when_masks_are_chosen(schedule: Schedule, expected: list[int]) -> None:
@@ -114,11 +118,42 @@ def test_static_masks_never_change_though_weights_do() -> None:
         ({"every": 0}, "every=0"),
         ({"start": -1}, "start=-1"),
         ({"dense_until": 5, "dense_from": 5}, "no step is left"),
+        (
+            {"freeze": 9, "ramp": Ramp(0, 10)},
+            "stay from step 9 on, but the ramp ends at step 10: the pattern would",
+        ),
+        ({"dense_from": 9, "ramp": Ramp(0, 10)}, "the pattern would never be reached"),
     ],
 )
-def test_impossible_schedules(options: dict[str, int], message: str) -> None:
+def test_impossible_schedules(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Schedule(**options)
+
+
+def test_other_types_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"every=2.5: steps are whole numbers, got float"):
+        Schedule(every=2.5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"schedule='static': expected a Schedule, .*Schedule.static\(\)"):
+        bs.Sparsifier("2:4t", schedule="static")  # type: ignore[arg-type]
+
+
+def test_a_ramp_reaches_the_pattern_at_its_end_between_two_refreshes() -> None:
+    shares = densities(Schedule(every=4, ramp=Ramp(0, 6), freeze=7), 9, "1:4")
+    assert shares[-3:] == [0.25, 0.25, 0.25]
+
+
+def test_masks_may_be_frozen_inside_a_ramp() -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    schedule = Schedule(every=1, ramp=Ramp(0, 8))
+    sparse = bs.Sparsifier("1:4", schedule=schedule, ignore=[]).prepare(model, optimizer)
+    for step in range(10):
+        if step == 2:
+            sparse.freeze()
+        optimizer.zero_grad()
+        model(torch.randn(4, 8).double()).square().mean().backward()
+        optimizer.step()
+    assert sparse.metrics()["density"] == 0.75
 
 
 def test_impossible_ramps() -> None:

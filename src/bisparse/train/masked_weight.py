@@ -131,7 +131,8 @@ class MaskedWeight:
             raise ValueError(
                 f"{self.name}: entries that the mask drops are not zero, so the weight was replaced after prepare "
                 "(a loaded checkpoint, or DistributedDataParallel with other initial weights on rank 0): prepare "
-                "after that, or load the sparsifier's state along with the model's"
+                "after that, or load the sparsifier's state along with the model's. If another sparsifier has the "
+                "weight as well: squash_mask() there first"
             )
         self.checked = True
 

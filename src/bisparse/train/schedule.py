@@ -47,15 +47,19 @@ class Schedule:
     """When masks are chosen. Steps count completed optimizer steps; 0 is the moment of ``prepare``.
 
     Attributes:
-        every: refresh masks after this many steps; ``None`` takes the sparsifier's ``update_every``.
+        every: refresh masks after this many steps (counted from ``dense_until`` on); ``None`` takes the sparsifier's
+            ``update_every``.
         start: no refresh before this step; masks chosen in ``prepare`` stay until then.
         freeze: no refresh after this step; 0 keeps the masks of ``prepare`` for ever.
         dense_until: the model is dense for this many steps, then gets its first masks.
         dense_from: from this step on the model is dense again (a dense tail); ``None`` = never.
-        ramp: the density falls along a curve instead of at once.
+        ramp: the density falls along a curve instead of at once. Masks are chosen at its end, too, so that the
+            pattern holds from there on.
 
     Raises:
-        ValueError: a step is negative, ``every`` is below 1, or dense phases leave no step for masks.
+        TypeError: a step that is no whole number.
+        ValueError: a step is negative, ``every`` is below 1, dense phases leave no step for masks, or masks freeze
+            before the ramp has reached the pattern.
     """
 
     every: int | None = None
@@ -66,16 +70,24 @@ class Schedule:
     ramp: Ramp | None = None
 
     def __post_init__(self) -> None:
-        if self.every is not None and self.every < 1:
-            raise ValueError(f"every={self.every}: masks are refreshed every 1 or more steps")
-        for name in ("start", "freeze", "dense_until", "dense_from"):
+        for name in ("every", "start", "freeze", "dense_until", "dense_from"):
             value = getattr(self, name)
+            if value is not None and not isinstance(value, int):
+                raise TypeError(f"{name}={value!r}: steps are whole numbers, got {type(value).__name__}")
             if value is not None and value < 0:
                 raise ValueError(f"{name}={value}: a step is 0 or later")
+        if self.every == 0:
+            raise ValueError("every=0: masks are refreshed every 1 or more steps")
         if self.dense_from is not None and self.dense_from <= self.dense_until:
             raise ValueError(
                 f"dense until step {self.dense_until} and dense from step {self.dense_from} on: no step is left "
                 "for masks; let dense_from come later"
+            )
+        ends = [step for step in (self.freeze, self.dense_from) if step is not None]
+        if self.ramp is not None and ends and min(ends) < self.ramp.end:
+            raise ValueError(
+                f"masks stay from step {min(ends)} on, but the ramp ends at step {self.ramp.end}: the pattern would "
+                "never be reached; let the ramp end before"
             )
 
     @classmethod
@@ -99,7 +111,8 @@ class Schedule:
         """Whether masks are chosen right after this step (0: in ``prepare``)."""
         if step in (0, self.dense_until, self.dense_from):
             return True
-        return self.moves(step) and (step - self.dense_until) % (self.every or 1) == 0
+        ends = self.ramp is not None and step == self.ramp.end
+        return self.moves(step) and (ends or (step - self.dense_until) % (self.every or 1) == 0)
 
     def pattern(self, final: Pattern, step: int) -> Pattern | None:
         """The pattern that masks chosen at this step obey; ``None`` = every weight is kept."""

@@ -32,7 +32,7 @@ class Sparsifier:
     """Keeps a model sparse while any training loop trains it.
 
     Parameters are *masked at rest*: outside of the optimizer's step they hold W*E, so that ``state_dict``,
-    ``save_pretrained``, moving averages and evaluation see the sparse model under its ordinary names. The
+    ``save_pretrained`` and evaluation see the sparse model under its ordinary names. The
     sparsifier keeps what is dropped. Around each optimizer step the parameters become W, the rule decides what
     gradients do to dropped entries, and every ``update_every`` steps new masks are chosen.
 
@@ -60,7 +60,7 @@ class Sparsifier:
         window: refreshes over which ``sad_window`` counts.
 
     Raises:
-        TypeError: a rule or pattern of another type.
+        TypeError: a rule, topology, allocation or schedule of another type.
         ValueError: an unknown rule, or numbers out of range.
 
     Source: Zhou et al. 2021 (arXiv 2102.04010); transposable masks Hubara et al. 2021 (arXiv 2102.08124).
@@ -85,6 +85,11 @@ class Sparsifier:
     ) -> None:
         if isinstance(update_every, bool) or not isinstance(update_every, int) or update_every < 1:
             raise ValueError(f"update_every={update_every!r}: masks are refreshed every 1 or more steps")
+        if schedule is not None and not isinstance(schedule, Schedule):
+            raise TypeError(
+                f"schedule={schedule!r}: expected a Schedule, such as Schedule(every=40, freeze=10_000) or "
+                "Schedule.static()"
+            )
         if window < 1:
             raise ValueError(f"window={window}: a window spans 1 or more refreshes")
         self.pattern = pattern
@@ -128,8 +133,13 @@ class Sparsifier:
             optimizer: what trains it; otherwise call :meth:`attach` when it exists.
 
         Raises:
+            TypeError: ``model`` is no module.
             ValueError: already prepared; no weight to prune; a weight that cannot be pruned; NaN in a weight.
         """
+        if not isinstance(model, nn.Module):
+            raise TypeError(
+                f"prepare(model, optimizer): model is no torch.nn.Module but {type(model).__name__}"
+            )
         if self._refresher.weights:
             raise ValueError("this sparsifier has a model already: make a new one for another model")
         targets, ignore, layouts = self._choice
@@ -201,9 +211,9 @@ class Sparsifier:
                 binding.finish()
 
     def freeze(self) -> Self:
-        """Masks stay as they are from now on, as with ``Schedule(freeze=...)``; a resumed run has to call it again."""
+        """Masks stay as they are from now on, even inside a ramp; a resumed run has to call it again."""
         steps = max((weight.steps for weight in self._refresher.weights), default=0)
-        self._refresher.schedule = replace(self._refresher.schedule, freeze=steps)
+        self._refresher.schedule = replace(self._refresher.schedule, freeze=steps, ramp=None)
         return self
 
     def squash_mask(self) -> nn.Module:

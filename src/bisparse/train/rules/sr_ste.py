@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,7 +27,7 @@ class SrSte(Rule):
             ``"decoupled"`` shrinks W itself by lr * decay, as AdamW does with weight decay.
 
     Raises:
-        ValueError: an unknown mode.
+        ValueError: an unknown mode, or a decay that is not finite.
 
     Source: Zhou et al. 2021 (arXiv 2102.04010).
     """
@@ -37,6 +38,8 @@ class SrSte(Rule):
     def __post_init__(self) -> None:
         if self.mode not in ("coupled", "decoupled"):
             raise ValueError(f'mode={self.mode!r}: choose "coupled" (in the gradient) or "decoupled" (in W)')
+        if not math.isfinite(self.decay):
+            raise ValueError(f"decay={self.decay}: lambda is a finite number, 2e-4 in the paper")
 
     def apply_(self, update: Update) -> None:
         """Add decay * (1-E)*W to the gradient, or take it from W."""
