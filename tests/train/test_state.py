@@ -136,6 +136,10 @@ def test_a_loaded_dense_checkpoint_is_noticed() -> None:
     [
         (lambda: Run("1:4t").sparse, "saved for 1:4t on shape"),
         (lambda: Run(targets=["0"]).sparse, "other weights than the model: missing"),
+        (
+            lambda: Run(rule="s-ste").sparse,
+            "a rule that keeps all of W aside, this sparsifier's keeps what is dropped",
+        ),
     ],
 )
 def test_a_state_of_another_sparsifier_is_refused_and_changes_nothing(make: Any, message: str) -> None:

@@ -249,8 +249,8 @@ class Sparsifier:
         """
         for binding in self._bindings:
             binding.recover()
-        compact = compact and not self.rule.hides_all
-        return sparsifier_state(self._refresher.weights, self._refresher.record, compact=compact)
+        weights, record = self._refresher.weights, self._refresher.record
+        return sparsifier_state(weights, record, compact=compact, hides_all=self.rule.hides_all)
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -259,12 +259,16 @@ class Sparsifier:
         The model may have been loaded before ``prepare``, too: what ``prepare`` dropped from it comes back first.
 
         Raises:
-            ValueError: the state belongs to other weights, shapes or patterns. Nothing is changed then.
+            ValueError: the state belongs to other weights, shapes or patterns, or to a rule that keeps other things
+                aside. Nothing is changed then.
         """
         weights, record = self._refresher.weights, self._refresher.record
         untouched = [weight for weight in self._masked() if weight.parameter._version == weight.version]
-        load_sparsifier_state(weights, record, state, lambda: self.rule.reveal_(untouched))
-        if self.rule.hides_all:  # what the forward pass sees follows from W alone
+        hides_all = self.rule.hides_all
+        load_sparsifier_state(
+            weights, record, state, hides_all=hides_all, before=lambda: self.rule.reveal_(untouched)
+        )
+        if hides_all:  # what the forward pass sees follows from W alone
             self.rule.reveal_(self._masked())
             self.rule.hide_(self._masked())
 

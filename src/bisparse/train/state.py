@@ -22,11 +22,15 @@ __all__ = ["load_sparsifier_state", "sparsifier_state"]
 _VERSION = 1
 
 
-def sparsifier_state(weights: Sequence[MaskedWeight], record: Record, *, compact: bool) -> dict[str, Any]:
-    """See :meth:`bisparse.Sparsifier.state_dict`."""
+def sparsifier_state(
+    weights: Sequence[MaskedWeight], record: Record, *, compact: bool, hides_all: bool
+) -> dict[str, Any]:
+    """See :meth:`bisparse.Sparsifier.state_dict`; ``hides_all`` is that of the rule."""
+    compact = compact and not hides_all
     keys = ["step", *LayerFigures().to_dict()]
     return {
         "version": _VERSION,
+        "hides_all": hides_all,
         "weights": {weight.name: _weight_state(weight, record, compact) for weight in weights},
         "history": {key: [row[key] for row in record.history] for key in keys},
     }
@@ -114,10 +118,15 @@ def _packed(bits: Tensor, weight: MaskedWeight) -> Tensor:
 
 
 def load_sparsifier_state(
-    weights: Sequence[MaskedWeight], record: Record, state: Mapping[str, Any], before: Callable[[], None]
+    weights: Sequence[MaskedWeight],
+    record: Record,
+    state: Mapping[str, Any],
+    *,
+    hides_all: bool,
+    before: Callable[[], None],
 ) -> None:
     """See :meth:`bisparse.Sparsifier.load_state_dict`; ``before`` runs once the state is known to fit."""
-    _check(weights, state)
+    _check(weights, state, hides_all)
     before()
     for weight in weights:
         _load_weight(weight, record, state["weights"][weight.name])
@@ -126,12 +135,18 @@ def load_sparsifier_state(
     record.history = [dict(zip(columns, row, strict=True)) for row in rows]
 
 
-def _check(weights: Sequence[MaskedWeight], state: Mapping[str, Any]) -> None:
+def _check(weights: Sequence[MaskedWeight], state: Mapping[str, Any], hides_all: bool) -> None:
     """Raise before anything is changed."""
     if state.get("version") != _VERSION:
         raise ValueError(
             f"this is no state of a sparsifier of version {_VERSION}: its keys are {sorted(state)[:5]}, its version "
             f"is {state.get('version')!r}"
+        )
+    if state.get("hides_all", hides_all) != hides_all:
+        what = ("what is dropped", "all of W")
+        raise ValueError(
+            f"the state was saved by a rule that keeps {what[not hides_all]} aside, this sparsifier's keeps "
+            f"{what[hides_all]}: prepare with the same rule"
         )
     saved, own = state["weights"], {weight.name: weight for weight in weights}
     if saved.keys() != own.keys():
