@@ -112,22 +112,31 @@ def invented_layers() -> list[dict[str, object]]:
     ]
 
 
-def test_tables_say_what_the_rows_say(tmp_path):
-    runs = [
+def invented_runs(seeds):
+    return [
         {
             **case.row(), "test_accuracy": 0.9 - 0.01 * case.seed - 0.1 * (case.kind == "static"), "weights": 1000,
             "state_bytes": 2e4, "peak_bytes": 1e6, "cpu_seconds": 3.0,
         }
-        for case in run_cases("colon", seeds=2)
+        for case in run_cases("colon", seeds=seeds)
     ]  # fmt: skip
-    tables = truly_sparse_tables(invented_layers(), runs)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "accuracy", "difference"),
+    [(1, "80.00", "-10.00"), (2, "79.50 (sd 0.71)", "-10.00"), (3, "79.00 (sd 1.00)", "-10.00 ± 0.00")],
+)
+def test_differences_have_an_interval_from_three_seeds_on(seeds, accuracy, difference):
+    table = truly_sparse_tables([], invented_runs(seeds))["sparse_runs"]
+    assert f"| colon | sparse, static | 40 | {seeds} | {accuracy} | {difference} | 1,000 |" in table
+
+
+def test_tables_say_what_the_rows_say(tmp_path):
+    tables = truly_sparse_tables(invented_layers(), invented_runs(2))
     assert tables["sparse_targets"].count("5.00x") == 2
     assert "| 10x faster | 5.00x | missed: 50% of it |" in tables["sparse_targets"]
     assert "| under 1 GB | 0.90 GB | met |" in tables["sparse_targets"]
-    assert (
-        "| colon | sparse, static | 40 | 2 | 79.50 (sd 0.71) | -10.00 ± 0.00 | 1,000 |"
-        in tables["sparse_runs"]
-    )
+    assert tables["sparse_runs"].count("| colon |") == 3
     assert "| 1,000, 0.5% | 1.00 | 5.00 |  |  |  | 5.00x |" in tables["sparse_sizes"]
     assert tables["sparse_machine"] == "a machine, 2 threads\n"
     pytest.importorskip("matplotlib")
