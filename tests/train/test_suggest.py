@@ -68,8 +68,11 @@ def test_a_suggestion_is_a_pattern_to_prune_and_to_train_with() -> None:
 def test_what_cannot_be_suggested() -> None:
     with pytest.raises(ValueError, match="blocks is empty"):
         bs.suggest_patterns(network(0.5), ())
-    with pytest.raises(ValueError, match="block must be between"):
-        bs.suggest_patterns(network(0.5), (128,))
+    for wrong in (128, 1, 0, -4):
+        with pytest.raises(ValueError, match=rf"1:{wrong}t: block must be between 2 and 64"):
+            bs.suggest_patterns(network(0.5), (4, wrong, 8))
+    with pytest.raises(TypeError, match="block must be an integer"):
+        bs.suggest_patterns(network(0.5), (4, 8.0))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="choose"):
         bs.suggest_patterns(network(0.5), rounding="down")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="prepare the sparsifier first"):

@@ -46,6 +46,7 @@ def suggest_patterns(
         Pattern by parameter name.
 
     Raises:
+        TypeError: a block that is no integer.
         ValueError: no block or one outside 2..64, an unknown rounding, a sparsifier that is not prepared, or a model
             without weights.
 
@@ -54,9 +55,11 @@ def suggest_patterns(
     if rounding not in ("nearest", "up"):
         raise ValueError(f'rounding={rounding!r}: choose "nearest" or "up"')
     kind = TransposableNM if transposable else NM
-    choices = [kind(keep, block) for block in blocks for keep in range(1, block)]
-    if not choices:
+    if not blocks:
         raise ValueError("blocks is empty: name block sizes, such as (4, 8)")
+    for block in blocks:
+        kind(1, block)  # refuses what is no block, also one that allows no pattern at all
+    choices = [kind(keep, block) for block in blocks for keep in range(1, block)]
     densities = dict(_densities(source, targets, ignore))
     if not densities:
         raise ValueError("no weight to look at: prepare the sparsifier first, or see targets= and ignore=")
