@@ -193,6 +193,15 @@ def test_a_recorder_adds_up_micro_batches() -> None:
     assert len(recorder.of(layer)[0]) == 10
 
 
+def test_a_recorder_sees_inputs_that_are_named() -> None:
+    layer, x = SparseLinear(30, 20, density=0.3), torch.randn(5, 30)
+    with GradientRecorder([layer]) as recorder:
+        layer(input=x).square().sum().backward()
+    assert layer.values.grad is not None
+    assert recorder.of(layer)[0].equal(x)
+    torch.testing.assert_close(dense_gradient(layer, recorder)[layer.index.keys()], layer.values.grad)
+
+
 def test_the_weakest_neurons_lose_all_their_inputs() -> None:
     layer, optimizer, _ = trained()
     importance = layer.to_linear().weight.abs().sum(1)

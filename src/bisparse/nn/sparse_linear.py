@@ -137,14 +137,14 @@ class SparseLinear(nn.Module):
         """The share of connections that exist."""
         return self.nnz / (self.in_features * self.out_features)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in_features) -> (..., out_features), of the dtype of ``x``.
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name of nn.Linear
+        """(..., in_features) -> (..., out_features), of the dtype of ``input``.
 
         Raises:
             NotImplementedError: a forward-mode derivative (jvp, jacfwd) is wanted.
         """
-        refuse_forward_mode(type(self).__name__, "layer.to_linear()", x, self.values, self.bias)
-        kind = x.device.type
+        refuse_forward_mode(type(self).__name__, "layer.to_linear()", input, self.values, self.bias)
+        kind, x = input.device.type, input
         if kind != "meta" and x.dtype != torch.float64 and torch.is_autocast_enabled(kind):
             x = x.to(torch.get_autocast_dtype(kind))
         product: Tensor = sparse_linear_op(

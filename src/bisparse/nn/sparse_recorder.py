@@ -32,7 +32,7 @@ class GradientRecorder:
 
     def __enter__(self) -> GradientRecorder:
         self._pairs = {layer: [] for layer in self._layers}
-        self._handles = [layer.register_forward_hook(self._watch) for layer in self._layers]
+        self._handles = [layer.register_forward_hook(self._watch, with_kwargs=True) for layer in self._layers]
         return self
 
     def __exit__(
@@ -42,9 +42,11 @@ class GradientRecorder:
             handle.remove()
         self._handles = []
 
-    def _watch(self, layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def _watch(
+        self, layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Tensor
+    ) -> None:
         if output.requires_grad:
-            x, pairs = inputs[0].detach(), self._pairs[layer]
+            x, pairs = (inputs[0] if inputs else named["input"]).detach(), self._pairs[layer]
             output.register_hook(lambda grad: pairs.append((x, grad.detach())))  # type: ignore[no-untyped-call]
 
     def of(self, layer: SparseLinear) -> tuple[Tensor, Tensor]:
