@@ -180,6 +180,37 @@ def test_rigl_with_few_candidates_keeps_the_count() -> None:
         rigl_step_(layer, GradientRecorder([layer]), 0.3, candidates="exact")
 
 
+@pytest.mark.parametrize("candidates", ["exact", 5])
+@pytest.mark.parametrize("wrong", [torch.inf, torch.nan])
+def test_a_step_that_a_scaler_skips_moves_no_connection(
+    wrong: float, candidates: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    layer, optimizer, recorder = trained()
+    scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
+
+    def step(factor: float) -> Any:
+        optimizer.zero_grad()
+        with recorder:
+            scaler.scale((layer(torch.randn(16, 30)) - 1).square().sum() * factor).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return rigl_step_(
+            layer, recorder, 0.3, candidates=candidates, generator=generator(), optimizer=optimizer
+        )
+
+    keys, values = layer.index.keys(), layer.values.detach().clone()
+    momentum = optimizer.state[layer.values]["exp_avg"].clone()
+    change = step(wrong)
+    assert (change.dropped, change.grown) == (0, 0)
+    assert "not finite: its connections stay" in caplog.text
+    assert layer.index.keys().equal(keys)
+    assert layer.values.equal(values)
+    assert optimizer.state[layer.values]["exp_avg"].equal(momentum)
+    assert step(1.0).grown > 0
+    assert layer.nnz == len(keys)
+    assert layer.values.isfinite().all()
+
+
 def test_a_recorder_adds_up_micro_batches() -> None:
     layer = SparseLinear(30, 20, density=0.3)
     x = torch.randn(2, 5, 30)

@@ -173,3 +173,36 @@ def test_gradient_scaling_changes_nothing() -> None:
         masks.append(sparse.masks)
         assert sparse.weights["weight"].extra["momentum"].abs().max() < 1.0
     assert same(*masks)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(
+    "topology", [RigL(), RigL(gradients=2), Snfs(redistribute=None)], ids=["rigl", "averaged", "snfs"]
+)
+def test_a_step_that_a_scaler_skips_leaves_no_trace(topology: Evolve, fused: bool) -> None:
+    """Neither in masks nor in what is gathered for the next ones, also where masks were due after it."""
+    runs = []
+    for skipped in ((), (2, 5, 6)):
+        torch.manual_seed(0)
+        layer = nn.Linear(16, 16, bias=False)
+        optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9, fused=fused)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=100)
+        sparse = bs.Sparsifier(
+            "unstructured:0.8", topology=topology, schedule=Schedule(every=3, freeze=20), ignore=[]
+        ).prepare(layer, optimizer)
+        for step in range(9):
+            for factor in (torch.inf, 1.0) if step in skipped else (1.0,):
+                inputs = torch.randn(16, 16, generator=torch.Generator().manual_seed(step))
+                optimizer.zero_grad()
+                scaler.scale(layer(inputs).square().mean() * factor).backward()
+                scaler.step(optimizer)
+                scaler.update()
+        runs.append(
+            {
+                "sparse": sparse.state_dict(),
+                "layer": layer.state_dict(),
+                "optimizer": optimizer.state_dict()["state"],
+            }
+        )
+        assert sparse.weights["weight"].steps == 9
+    assert same(*runs)

@@ -6,6 +6,7 @@ follows the non-zeros, and so does time but for the exact form of RigL, which lo
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +21,8 @@ from bisparse.nn.sparse_recorder import GradientRecorder
 from bisparse.pattern import part_of
 
 __all__ = ["EdgeChange", "prune_neurons_", "rigl_step_", "set_step_"]
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,9 @@ def rigl_step_(
     Keeps all but the ``floor(fraction * nnz)`` smallest magnitudes and grows as many of what is not kept. A connection
     that was just dropped may come back, and then keeps its value and states; new ones start at zero.
 
+    Where a recorded input or gradient is not finite, nothing tells where to grow, and nothing changes: after a step
+    that a ``GradScaler`` skips, connections stay as they are. That is logged as a warning.
+
     Args:
         layer: is changed.
         recorder: of the last backward pass; :class:`GradientRecorder`.
@@ -101,15 +107,19 @@ def rigl_step_(
         ValueError: a fraction or number of candidates out of range, nothing recorded, or no generator.
     """
     _check_fraction(fraction)
+    if candidates != "exact" and (generator is None or candidates < 1):
+        raise ValueError("random candidates need a generator and at least one for each connection")
+    x, grad = recorder.of(layer)
+    if not bool(x.isfinite().all() & grad.isfinite().all()):
+        _LOG.warning("%s: recorded inputs or gradients are not finite: its connections stay", layer)
+        return EdgeChange(0, 0)
     count = part_of(layer.nnz, fraction)
     keep = torch.ones(layer.nnz, dtype=torch.bool, device=layer.values.device)
     keep[layer.values.abs().topk(count, largest=False).indices] = False
-    x, grad = recorder.of(layer)
     if candidates == "exact":
         keys = largest_exact(layer, x, grad, keep, count)
-    elif generator is None or candidates < 1:
-        raise ValueError("random candidates need a generator and at least one for each connection")
     else:
+        assert generator is not None
         keys = largest_of_sample(layer, x, grad, keep, count, candidates * count, generator)
     back = torch.isin(layer.index.keys(), keys)
     new = keys[~torch.isin(keys, layer.index.keys()[back])]
