@@ -201,6 +201,41 @@ def test_few_weights_are_offered_to_sparse_layers() -> None:
     assert times.agrees("sparse", torch.float32)
 
 
+@pytest.mark.parametrize(("density", "kind"), [(0.1, "sparse"), (0.5, "packed")])
+def test_what_a_mask_keeps_learns_although_it_is_zero(made_up: Any, density: float, kind: str) -> None:
+    """As after RigL, whose new weights start at 0: without the mask they would be lost."""
+    made_up(lambda *_: 0.5)
+    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 8))
+    rows = torch.zeros(64, 64, dtype=torch.bool).index_fill_(1, torch.arange(0, 64, round(1 / density)), True)
+    with torch.no_grad():
+        model[0].weight.mul_(rows)
+        model[0].weight[:, :8] = 0.0  # kept, but 0
+    only = [candidate for candidate in CANDIDATES if candidate.name == kind]
+    report = bs.accelerate_(
+        model, torch.randn(4, 64), mode="training", masks={"0.weight": rows}, candidates=only, show=False
+    )
+    assert report.swapped == ("0",)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    model(torch.randn(4, 64)).square().sum().backward()
+    optimizer.step()
+    learnt = model[0].to_linear().weight.detach() != 0
+    assert learnt[:, :8].any()
+    assert not (learnt & ~rows).any()
+
+
+def test_masks_that_do_not_fit_are_refused() -> None:
+    model, x = nn.Sequential(mask_(nn.Linear(64, 64))), torch.randn(1, 64)
+    kept = model[0].weight != 0
+    for masks, message in (
+        ({"1.weight": kept}, r"weights that the model has not: \['1.weight'\]"),
+        ({"0.weight": kept[1:]}, r"0.weight: a mask is boolean and shaped like the weight, \(64, 64\)"),
+        ({"0.weight": kept.float()}, "a mask is boolean"),
+        ({"0.weight": ~kept}, "0.weight: weights that the mask drops are not zero"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            bs.accelerate_(model, x, masks=masks)
+
+
 def test_types_without_packed_products_stay_dense() -> None:
     report = bs.accelerate_(Net().double(), torch.randn(1, 1, 64).double(), show=False)
     assert report.layers[0].reason.startswith(

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from torch import nn
+from torch import Tensor, nn
 
 from bisparse.acceleration.candidates import Candidate, Mode
+from bisparse.acceleration.masked import MaskedLayer
 from bisparse.acceleration.observe import Use
 from bisparse.acceleration.report import LayerTiming
 from bisparse.acceleration.timing import Cold, LayerTimes, time_layer
 from bisparse.pattern import NM
-from bisparse.weights import Weight
 
 __all__ = ["Choice", "choose"]
 
@@ -28,6 +28,7 @@ class Choice:
         layer: the module.
         pattern: that its weight obeys.
         uses: how it is called.
+        mask: what it keeps; ``None`` = the non-zeros.
         times: tokens to times, for the uses that were timed.
         best: the fastest candidate that computes the same.
         chosen: the candidate that takes its place; ``None``: it stays.
@@ -38,6 +39,7 @@ class Choice:
     layer: nn.Module
     pattern: NM
     uses: Sequence[Use]
+    mask: Tensor | None = None
     times: Mapping[int, LayerTimes] = field(default_factory=dict)
     best: str = ""
     chosen: Candidate | None = None
@@ -46,7 +48,7 @@ class Choice:
     def build(self) -> nn.Module:
         """The sparse layer."""
         assert self.chosen is not None
-        return self.chosen.build(self.layer, self.pattern)
+        return self.chosen.build(self.layer, self.pattern, self.mask)
 
     def rows(self, put_back: str) -> list[LayerTiming]:
         """One row for every number of tokens that was timed; one at least.
@@ -80,7 +82,7 @@ class Choice:
 
 
 def choose(
-    masked: Sequence[tuple[Weight, NM]],
+    masked: Sequence[MaskedLayer],
     uses: Mapping[str, Sequence[Use]],
     candidates: Sequence[Candidate],
     *,
@@ -91,7 +93,7 @@ def choose(
     """Decide about every masked layer; layers of one shape, pattern and use are timed once.
 
     Args:
-        masked: the layers, with the patterns of their weights.
+        masked: the layers.
         uses: layer name to its uses, the most frequent first; the first four are timed.
         candidates: what may take their place.
         mode: what is timed.
@@ -103,8 +105,9 @@ def choose(
     """
     decided: dict[tuple[object, ...], Choice] = {}
     choices = []
-    for weight, pattern in masked:
-        choice = Choice(weight.module_name, weight.module, pattern, uses[weight.module_name])
+    for each in masked:
+        weight, pattern = each.weight, each.pattern
+        choice = Choice(weight.module_name, weight.module, pattern, uses[weight.module_name], each.mask)
         has_bias = getattr(weight.module, "bias", None) is not None
         kind = (
             type(weight.module),
@@ -135,9 +138,9 @@ def _decide(choice: Choice, candidates: Sequence[Candidate], mode: Mode, min_gai
         choice.reason = "never called as a module"
         return
     asked = [candidate for candidate in candidates if candidate.concerns(choice.layer, mode)]
-    misfits = {c.name: c.misfit(choice.layer, choice.pattern, mode) for c in asked}
+    misfits = {c.name: c.misfit(choice.layer, choice.pattern, mode, choice.mask) for c in asked}
     fitting = {c.name: c for c in asked if not misfits[c.name]}
-    built = {name: c.build(choice.layer, choice.pattern) for name, c in fitting.items()}
+    built = {name: c.build(choice.layer, choice.pattern, choice.mask) for name, c in fitting.items()}
     timed = choice.uses[:_MOST_USES]
     choice.times = {use.tokens: time_layer(choice.layer, built, use.x, mode=mode, cold=cold) for use in timed}
     if not fitting:

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bisparse.acceleration.candidates import CANDIDATES, Candidate, Mode
 from bisparse.acceleration.choose import choose
+from bisparse.acceleration.masked import masked_layers
 from bisparse.acceleration.observe import observe, runner, undisturbed
 from bisparse.acceleration.report import AccelerateReport
 from bisparse.acceleration.timing import Cold
 from bisparse.acceleration.whole import Swap, compare_whole, failure_with, swap_all
 from bisparse.machine import busy_note, describe_machine
-from bisparse.nn.find_pattern import find_pattern
-from bisparse.pattern import NM
-from bisparse.weights import Weight, as_rows, find_weights
 
 __all__ = ["Accelerated", "accelerate", "accelerate_"]
 
 Model = TypeVar("Model", bound=nn.Module)
 _NOISE = 1.02
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +39,7 @@ def accelerate(
     *,
     mode: Mode = "inference",
     min_gain: float = 1.05,
+    masks: Mapping[str, Tensor] | None = None,
     candidates: Iterable[Candidate] = CANDIDATES,
     show: bool = True,
 ) -> Accelerated[Model]:
@@ -50,7 +48,9 @@ def accelerate(
     The same as :func:`accelerate_`, on a copy. To save memory, drop the original.
     """
     copied = copy.deepcopy(model)
-    report = accelerate_(copied, sample_input, mode=mode, min_gain=min_gain, candidates=candidates, show=show)
+    report = accelerate_(
+        copied, sample_input, mode=mode, min_gain=min_gain, masks=masks, candidates=candidates, show=show
+    )
     return Accelerated(copied, report)
 
 
@@ -60,6 +60,7 @@ def accelerate_(
     *,
     mode: Mode = "inference",
     min_gain: float = 1.05,
+    masks: Mapping[str, Tensor] | None = None,
     candidates: Iterable[Candidate] = CANDIDATES,
     show: bool = True,
 ) -> AccelerateReport:
@@ -81,6 +82,8 @@ def accelerate_(
         mode: ``"inference"``, or ``"training"``: forward and backward on fixed masks (make the optimizer
             afterwards: the kept values of a swapped layer are a new parameter).
         min_gain: dense time over sparse time that is at least wanted.
+        masks: what each weight keeps, by parameter name, as in ``Sparsifier.masks``. Without one the non-zeros of a
+            weight count: in training, what is kept but happens to be 0 is then lost, and learns no more.
         candidates: the sparse layers to consider.
         show: print the table.
 
@@ -88,19 +91,19 @@ def accelerate_(
         The table: layer, shape, tokens, times, choice, reason; and the times of the whole model.
 
     Raises:
-        ValueError: an unknown mode, or ``min_gain`` below 1.
+        ValueError: an unknown mode, ``min_gain`` below 1, or masks that do not fit the model.
     """
     if mode not in ("inference", "training"):
         raise ValueError(f"mode={mode!r}: use 'inference' or 'training'")
     if not min_gain >= 1.0:
         raise ValueError(f"min_gain={min_gain}: a sparse layer must at least not be slower (1.0)")
-    masked, notes = _masked_layers(model)
+    masked, notes = masked_layers(model, masks)
     run = runner(sample_input, model, mode)
     with undisturbed(model, mode):
-        uses = observe(model, {weight.module_name: weight.module for weight, _ in masked}, run)
+        uses = observe(model, {each.weight.module_name: each.weight.module for each in masked}, run)
         cold = Cold(
             sum(p.nbytes for p in model.parameters())
-            - max((w.parameter.nbytes for w, _ in masked), default=0)
+            - max((each.weight.parameter.nbytes for each in masked), default=0)
         )
         choices = choose(masked, uses, tuple(candidates), mode=mode, min_gain=min_gain, cold=cold)
         swaps = [Swap(c.name, c.layer, c.build()) for c in choices if c.chosen is not None]
@@ -130,37 +133,3 @@ def accelerate_(
 
 def _bytes(module: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in [*module.parameters(), *module.buffers()])
-
-
-def _masked_layers(model: nn.Module) -> tuple[list[tuple[Weight, NM]], list[str]]:
-    """Linear layers whose zeros obey a pattern, and what is said about the others."""
-    masked: list[tuple[Weight, NM]] = []
-    reasons: dict[str, int] = {}
-    for weight in find_weights(model, ignore=[]):
-        reason = _unfit(weight)
-        if not reason:
-            matrix = as_rows(weight.parameter.detach(), weight.layout)[0]
-            try:
-                masked.append((weight, find_pattern(matrix)))
-            except ValueError:
-                reason = "not N:M sparse"
-        if reason:
-            reasons[reason] = reasons.get(reason, 0) + 1
-    notes = [f"left as they are: {count} ({reason})" for reason, count in reasons.items()]
-    return masked, notes
-
-
-def _unfit(weight: Weight) -> str:
-    """Why no sparse layer takes the place of the module of a weight."""
-    two_dimensional = isinstance(weight.module, nn.Conv2d) and weight.layout.kind == "conv"
-    if (
-        weight.layout.kind not in ("linear", "transposed") and not two_dimensional
-    ) or weight.layout.parts > 1:
-        return f"{weight.layout.kind}: no sparse product"
-    if weight.parameter_name != "weight" or isinstance(weight.module, (nn.Embedding, nn.EmbeddingBag)):
-        return f"{type(weight.module).__name__}: no sparse product"
-    if not weight.module_name:
-        return "the model itself: put it into nn.Sequential"
-    if any(getattr(weight.module, hooks) for hooks in _HOOKS):
-        return "it has hooks, which a sparse layer would not call: remove them first"
-    return f"tied to {weight.aliases[0]}" if weight.aliases else ""
