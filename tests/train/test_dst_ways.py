@@ -194,6 +194,21 @@ def test_a_skipped_step_changes_no_threshold(fused: bool) -> None:
     assert same(everything(model, sparse), before)
 
 
+def test_thresholds_of_a_weight_without_gradient_rest() -> None:
+    """``model.zero_grad()`` clears no gradient of thresholds: the last one must not count twice."""
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparse = prepared(model, optimizer, alpha=0.5)
+    loss_of(model, 0).backward()
+    optimizer.step()
+    model.zero_grad()
+    before = {name: w.learned["threshold"].detach().clone() for name, w in sparse.weights.items()}
+    model[2](torch.ones(1, 8).double()).sum().backward()
+    optimizer.step()
+    moved = {n: not torch.equal(w.learned["threshold"], before[n]) for n, w in sparse.weights.items()}
+    assert moved == {"0.weight": False, "2.weight": True}
+
+
 def test_autocast() -> None:
     model = network(dtype=torch.float32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)

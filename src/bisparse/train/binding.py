@@ -216,6 +216,8 @@ class Binding:
         """PyTorch's optimizers leave a parameter without gradient alone, weight decay included; so do rules."""
         if weight.parameter.grad is not None:
             return True
+        for parameter in weight.learned.values():
+            parameter.grad = None  # that of an earlier step: model.zero_grad() does not know it
         if weight.name not in self._silent:
             self._silent.add(weight.name)
             _LOG.warning(
