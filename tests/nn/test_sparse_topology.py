@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -59,6 +61,80 @@ def test_every_state_goes_with_its_connection() -> None:
     assert layer.values is parameter
     assert layer.values.data_ptr() == place
     assert int(optimizer.state[parameter]["step"]) == 3
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": partial(torch.optim.SGD, lr=0.01, momentum=0.9, nesterov=True),
+    "fused sgd": partial(torch.optim.SGD, lr=0.01, momentum=0.9, fused=True),
+    "adam": partial(torch.optim.Adam, lr=0.01, amsgrad=True, foreach=True),
+    "fused adamw": partial(torch.optim.AdamW, lr=0.01, amsgrad=True, fused=True),
+    "nadam": partial(torch.optim.NAdam, lr=0.01),
+    "radam": partial(torch.optim.RAdam, lr=0.01),
+    "adamax": partial(torch.optim.Adamax, lr=0.01),
+    "adagrad": partial(torch.optim.Adagrad, lr=0.01, initial_accumulator_value=0.1),
+    "adadelta": partial(torch.optim.Adadelta, lr=1.0),
+    "adafactor": partial(torch.optim.Adafactor, lr=0.01),
+    "rmsprop": partial(torch.optim.RMSprop, lr=0.001, momentum=0.9, centered=True),
+    "rprop": partial(torch.optim.Rprop, lr=0.01),
+    "asgd": partial(torch.optim.ASGD, lr=0.01),
+}
+FIRST = {"step_size": 0.01, "sum": 0.1}  # what states begin with, where it is not 0
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_edits_under_every_optimizer(name: str) -> None:
+    """States are carried or begin anew, and it trains on, also where the number changes while the last loss is kept."""
+    torch.manual_seed(0)
+    layer, x = SparseLinear(30, 20, density=0.3), torch.randn(16, 30)
+    optimizer = OPTIMIZERS[name](layer.parameters())
+
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        loss = (layer(x) - 1).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    losses = [step() for _ in range(3)]
+    state = optimizer.state[layer.values]
+    before = {key: by_key(layer, each) for key, each in state.items() if each.shape == layer.values.shape}
+    assert before
+    keep = torch.arange(layer.nnz) % 3 > 0
+    new = sample_absent(int((~keep).sum()), layer.index.keys(), 600, generator())
+    replace_edges_(layer, keep, new, torch.zeros(len(new)), optimizer)
+    for key, old in before.items():
+        for place, value in by_key(layer, state[key]).items():
+            assert value == pytest.approx(old.get(place, FIRST.get(key, 0.0)))
+    losses += [step() for _ in range(3)]
+    assert prune_neurons_(layer, 0.3, optimizer=optimizer).dropped > 0
+    losses += [step() for _ in range(3)]
+    assert losses[5] < losses[3]
+    assert losses[8] < losses[6]
+    assert layer.values.grad is not None
+    assert layer.values.grad.shape == layer.values.shape == (layer.nnz,)
+
+
+def test_lbfgs_starts_anew() -> None:
+    """Its directions run over all parameters in a row."""
+    torch.manual_seed(0)
+    layers = torch.nn.Sequential(torch.nn.Linear(30, 30), SparseLinear(30, 20, density=0.3))
+    optimizer = torch.optim.LBFGS(layers.parameters(), line_search_fn="strong_wolfe")
+    x = torch.randn(16, 30)
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = (layers(x) - 1).square().mean()
+        value.backward()
+        return value
+
+    for edit in (set_step_, prune_neurons_):
+        optimizer.step(loss)
+        options = {"generator": generator()} if edit is set_step_ else {}
+        edit(layers[1], 0.3, optimizer=optimizer, **options)
+        before = loss()
+        for _ in range(2):
+            after = optimizer.step(loss)
+        assert after < before
 
 
 def test_a_changed_number_of_connections_trains_on() -> None:

@@ -285,6 +285,27 @@ def test_every_state_of_every_optimizer_is_carried_or_reset(optimizer: Any, topo
     assert not bench.values[~bench.mask].any()
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "key", "start"),
+    [
+        (lambda p: torch.optim.Rprop(p, lr=0.01), "step_size", 0.01),
+        (lambda p: torch.optim.Adagrad(p, lr=0.01, initial_accumulator_value=0.1), "sum", 0.1),
+    ],
+    ids=["rprop", "adagrad"],
+)
+def test_states_that_do_not_begin_with_zero(optimizer: Any, key: str, start: float) -> None:
+    bench = Bench("unstructured:0.75", "set", optimizer=optimizer)
+    for step in range(2):
+        bench.step(seed=step)
+    before = bench.mask
+    for step in range(2):
+        bench.step(seed=step + 2)
+    state, survivors = bench.optimizer.state[bench.layer.weight][key], before & bench.mask
+    assert 0 < survivors.sum() < before.sum()
+    assert (state[survivors] != start).all()
+    assert (state[~survivors] == start).all()
+
+
 def test_what_prepare_drops_is_forgotten_at_the_first_step() -> None:
     bench = Bench("unstructured:0.75", "static")
     weight = bench.sparse.weights["weight"]

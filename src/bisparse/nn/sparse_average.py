@@ -86,7 +86,7 @@ def _average_layer_(layer: SparseLinear, layers: Sequence[SparseLinear]) -> None
         )
     keep = _largest_of_each_sign(values, layer.nnz)
     layer.set_index_(SparseIndex.from_keys(keys[keep], layer.index.shape))
-    layer.values.data = values[keep]
+    layer.set_values_(values[keep])
 
 
 def _largest_of_each_sign(values: Tensor, count: int) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bisparse.kernels.sparse_index import SparseIndex, sorted_distinct
+from bisparse.nn.fresh_state import fresh_state
 from bisparse.nn.sparse_linear import SparseLinear
 
 __all__ = ["replace_edges_"]
@@ -22,9 +23,9 @@ def replace_edges_(
     """Drop connections and add others.
 
     What stays keeps its value, its gradient and every state of the optimizer that has one number per connection
-    (momentum, Adam's moments, ...); new connections start with zeros there. ``layer.values`` stays the same parameter,
-    and where the number of connections does not change it keeps its memory, too. Cost: two sorts of the non-zeros; no
-    dense tensor.
+    (momentum, Adam's moments, ...); new connections start there as at the first step, mostly with zeros. LBFGS, whose
+    state runs over all parameters in a row, starts anew. ``layer.values`` stays the same parameter, and where the
+    number of connections does not change it keeps its memory, too. Cost: two sorts of the non-zeros; no dense tensor.
 
     Args:
         layer: is changed.
@@ -51,7 +52,7 @@ def replace_edges_(
     if values.shape == old_shape:
         parameter.copy_(values)  # in place: a backward pass that still waits for the old values is told
     else:
-        parameter.data = values
+        layer.set_values_(values)
     parameter.grad = None if grad is None else _carried(grad, source)
 
 
@@ -69,17 +70,21 @@ def _merged(keys: Tensor, keep: Tensor, grow_keys: Tensor | None) -> tuple[Tenso
 def _carry_states_(
     optimizer: torch.optim.Optimizer, parameter: nn.Parameter, source: Tensor, old_shape: torch.Size
 ) -> None:
+    if isinstance(optimizer, torch.optim.LBFGS):
+        optimizer.state.clear()
+        optimizer._numel_cache = None
+    group = next(each for each in optimizer.param_groups if any(p is parameter for p in each["params"]))
     states = optimizer.state.get(parameter, {})
     for name, state in states.items():
         if isinstance(state, Tensor) and state.shape == old_shape:
-            carried = _carried(state, source)
+            carried = _carried(state, source, fresh_state(name, group))
             states[name] = state.copy_(carried) if carried.shape == old_shape else carried
 
 
-def _carried(old: Tensor, source: Tensor) -> Tensor:
-    """Entries of survivors at their new places, zeros for new connections (source -1)."""
+def _carried(old: Tensor, source: Tensor, fresh: float = 0.0) -> Tensor:
+    """Entries of survivors at their new places, ``fresh`` for new connections (source -1)."""
     stays = source >= 0
-    new = torch.zeros(source.shape, dtype=old.dtype, device=old.device)
+    new = torch.full(source.shape, fresh, dtype=old.dtype, device=old.device)
     new[stays] = old[source[stays]]
     return new
 

@@ -183,6 +183,17 @@ class SparseLinear(nn.Module):
         """Take over an index of the same shape; ``values`` must be made to fit by the caller."""
         self.crow, self.col, self.ccol, self.row_t, self.perm = index.parts
 
+    def set_values_(self, values: Tensor) -> None:
+        """Take over another number of values; it stays the same parameter, without gradient.
+
+        While a graph of before is alive (a loss that is kept), autograd remembers the old number, and would refuse the
+        next gradient. It forgets it where the dtype changes, so that for a moment it does.
+        """
+        other = torch.float32 if values.dtype == torch.float64 else torch.float64
+        self.values.grad = None
+        self.values.data = values.new_empty(0, dtype=other)
+        self.values.data = values
+
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *arguments: Any) -> None:
         """Also takes other connections than the layer has; refuses an index that is damaged."""
         crow, col = state_dict.get(f"{prefix}crow"), state_dict.get(f"{prefix}col")
@@ -208,8 +219,7 @@ class SparseLinear(nn.Module):
         )
         self.set_index_(SparseIndex.from_rows(crow, col, self.in_features))
         if self.values.shape != col.shape:
-            self.values.data = torch.zeros(col.shape, dtype=self.values.dtype, device=self.values.device)
-            self.values.grad = None
+            self.set_values_(torch.zeros(col.shape, dtype=self.values.dtype, device=self.values.device))
 
     def extra_repr(self) -> str:
         """Sizes and density."""
