@@ -41,7 +41,10 @@ class SaveEveryStep(TrainerCallback):
     """``save_pretrained`` in the middle of training gives a sparse model."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.checked = folder, 0
+        self.folder, self.checked, self.logs = folder, 0, {}
+
+    def on_log(self, args: Any, state: Any, control: Any, *, logs: dict[str, Any], **given: Any) -> None:
+        self.logs = logs
 
     def on_step_end(self, args: Any, state: Any, control: Any, *, model: Any, **given: Any) -> None:
         if state.global_step % 5 == 2:
@@ -69,11 +72,18 @@ def train(
         output_dir=str(output), per_device_train_batch_size=8, num_train_epochs=4, learning_rate=0.01, save_steps=4,
         save_strategy="steps", logging_steps=4, report_to=[], use_cpu=True, disable_tqdm=True, seed=0,
         max_grad_norm=0.5, weight_decay=0.01, gradient_accumulation_steps=2,
+        ddp_backend="gloo" if "WORLD_SIZE" in os.environ else None,
     )  # fmt: skip
     ours = BisparseCallback(Sparsifier("2:4t", schedule=Schedule(every=3)))
     trainer = Trainer(model, arguments, train_dataset=Tokens(), callbacks=[ours, *callbacks])
     trainer.train(resume_from_checkpoint=resume)
     return trainer, ours
+
+
+def run(output: Path, step: int | None, resume: bool) -> tuple[torch.nn.Module, Sparsifier]:
+    """Train in one of several processes; it kills itself at a step."""
+    trainer, ours = train(output, [] if step is None else [Kill(step)], resume)
+    return trainer.model, ours.sparsifier
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ class Kill(Callback):
 
 
 def train(
-    output: Path, callbacks: list[Callback], resume: Path | None = None
+    output: Path, callbacks: list[Callback], resume: Path | None = None, **options: Any
 ) -> tuple[Net, BisparseCallback]:
     warnings.simplefilter("ignore")
     pl.seed_everything(0, verbose=False)
@@ -54,12 +54,20 @@ def train(
     saving = ModelCheckpoint(output, filename="{epoch}", save_top_k=-1)
     trainer = pl.Trainer(
         max_epochs=4, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
-        callbacks=[ours, saving, *callbacks], gradient_clip_val=1.0,
+        callbacks=[ours, saving, *callbacks], gradient_clip_val=1.0, **options,
     )  # fmt: skip
     pl.seed_everything(1, verbose=False)
     loader = torch.utils.data.DataLoader(data, batch_size=16)
     trainer.fit(module, loader, ckpt_path=None if resume is None else str(resume))
     return module, ours
+
+
+def run(output: Path, step: int | None, resume: bool) -> tuple[nn.Module, Sparsifier]:
+    """Train in one of two processes; it kills itself at a step."""
+    checkpoint = output / "epoch=1.ckpt" if resume else None
+    kills = [] if step is None else [Kill(step)]
+    module, ours = train(output, kills, checkpoint, strategy="ddp", devices=2)
+    return module, ours.sparsifier
 
 
 if __name__ == "__main__":

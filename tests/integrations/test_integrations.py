@@ -6,6 +6,7 @@ import builtins
 import importlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch.multiprocessing as mp
 
 import bisparse as bs
 from bisparse.timing import torch_threads
+
+from .together import work
 
 HERE = Path(__file__).parent
 
@@ -59,6 +63,7 @@ def test_transformers_killed_and_resumed(tmp_path):
     )
     check_sparse(whole.model)
     assert "bisparse/flip_rate" in whole.state.log_history[0]
+    assert "bisparse/flip_rate" in saving.logs
     (tmp_path / "b" / "checkpoint-4" / "bisparse.pt").unlink()
     (tmp_path / "b" / "checkpoint-8" / "bisparse.pt").unlink()
     (tmp_path / "b" / "checkpoint-12" / "bisparse.pt").unlink()
@@ -83,6 +88,38 @@ def test_lightning_killed_and_resumed(tmp_path):
         assert not resumed.get_parameter(name)[~mask].any()
     checkpoint = torch.load(tmp_path / "b" / "epoch=0.ckpt", weights_only=True)
     assert bs.verify_mask(checkpoint["state_dict"]["body.0.weight"] != 0, "2:4t").feasible
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize(
+    ("package", "module", "step"), [("transformers", "hugging_face", 7), ("lightning", "lightning_run", 5)]
+)
+def test_two_processes_killed_and_resumed(package, module, step, tmp_path):
+    """Checkpoints are at step 4, and the run has 8: what follows the kill equals a run of two that was not killed."""
+    pytest.importorskip(package)
+    given = (module, str(tmp_path))
+    with pytest.raises(mp.ProcessExitedException, match="SIGKILL"):
+        mp.start_processes(work, (*given, free_port(), step, False), nprocs=2, start_method="spawn")
+    mp.start_processes(work, (*given, free_port(), step, True), nprocs=2, start_method="spawn")
+    found = {
+        (name, rank): torch.load(tmp_path / f"{name}.{rank}.pt", weights_only=True)
+        for name in ("whole", "resumed")
+        for rank in range(2)
+    }
+    assert not list(tmp_path.glob("killed.*.pt"))
+    expected = found["whole", 0]
+    for state in found.values():
+        for part in ("model", "masks"):
+            assert state[part].keys() == expected[part].keys()
+            assert all(torch.equal(state[part][name], value) for name, value in expected[part].items())
+    for mask in expected["masks"].values():
+        assert bs.verify_mask(mask, "2:4t").feasible
 
 
 @pytest.mark.parametrize("package", ["transformers", "lightning"])

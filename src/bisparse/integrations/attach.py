@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
-from bisparse.train.attaching import plain_name
 from bisparse.train.sparsifier import Sparsifier
 
 __all__ = ["attach_all", "figures"]
@@ -40,22 +38,12 @@ def attach_all(
             f"{divided[0]} is divided among processes: use the Sparsifier in a loop of your own, with "
             "torch.distributed.checkpoint, or DDP"
         )
-    names = {name for name, _ in _parameters(model) if name in sparsifier.weights}
-    own = {id(parameter) for name, parameter in _parameters(model) if name in names}
+    own = {id(weight.parameter) for weight in sparsifier.weights.values()}
     for optimizer in optimizers:
         if any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
             sparsifier.attach(optimizer)
     if state is not None:
-        # prepare chose masks of its own; what they hide goes back before the state's masks apply.
-        with torch.no_grad():
-            sparsifier.rule.reveal_([weight for weight in sparsifier.weights.values() if not weight.is_dense])
         sparsifier.load_state_dict(state)
-
-
-def _parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    return [
-        (plain_name(name), parameter) for name, parameter in model.named_parameters(remove_duplicate=False)
-    ]
 
 
 def figures(sparsifier: Sparsifier) -> dict[str, float]:

@@ -24,7 +24,8 @@ class BisparseCallback(TrainerCallback):  # type: ignore[misc] # transformers ha
 
     ``Trainer(..., callbacks=[BisparseCallback(bs.Sparsifier("2:4t"))])``, and nothing else. Checkpoints and
     ``save_pretrained`` hold the sparse model at any moment; what is hidden is in ``bisparse.pt`` next to it, so that
-    ``train(resume_from_checkpoint=...)`` goes on bit for bit. The last refresh is added to ``state.log_history``.
+    ``train(resume_from_checkpoint=...)`` goes on bit for bit. What the last refresh changed is added to
+    ``state.log_history`` and to what callbacks after this one log.
 
     Args:
         sparsifier: not yet prepared.
@@ -52,9 +53,11 @@ class BisparseCallback(TrainerCallback):  # type: ignore[misc] # transformers ha
             save_run_state(_folder(args, state) / _FILE, saved)
 
     def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
-        """Add what the last refresh changed to the log's history."""
+        """Add what the last refresh changed to the log and its history."""
+        changed = figures(self.sparsifier)
+        given.get("logs", {}).update(changed)
         if state.log_history:
-            state.log_history[-1].update(figures(self.sparsifier))
+            state.log_history[-1].update(changed)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
         """The model stays sparse; hooks and hidden values go."""
