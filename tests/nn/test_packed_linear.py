@@ -190,6 +190,16 @@ def test_transforms_see_the_operator(learns: bool) -> None:
         assert packed.to("meta")(x.to("meta")).shape == (4, 40)
 
 
+@pytest.mark.parametrize("shape", [(72,), (5, 72), (2, 5, 72)])
+def test_activations_may_work_in_place(shape: tuple[int, ...]) -> None:
+    packed, x = PackedLinear.from_linear(masked_linear(40, 72, "4:8")), torch.randn(shape)
+    wanted = torch.autograd.grad(packed(x).relu().square().sum(), packed.values)[0]
+    found = torch.autograd.grad(
+        torch.nn.Sequential(packed, torch.nn.ReLU(inplace=True))(x).square().sum(), packed.values
+    )
+    assert found[0].equal(wanted)
+
+
 @pytest.mark.parametrize("learns", [False, True])
 def test_forward_mode_is_refused_and_not_taken_for_zero(learns: bool) -> None:
     packed, x = PackedLinear.from_linear(masked_linear(40, 72, "4:8")), torch.randn(4, 72)

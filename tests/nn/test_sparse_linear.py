@@ -52,6 +52,16 @@ def test_values_and_gradients_equal_those_of_the_masked_dense_layer(
         torch.testing.assert_close(found[2], wanted[2])
 
 
+@pytest.mark.parametrize("shape", [(30,), (5, 30), (2, 5, 30)])
+def test_activations_may_work_in_place(shape: tuple[int, ...]) -> None:
+    layer, x = sparse(), torch.randn(shape)
+    wanted = torch.autograd.grad(layer(x).relu().square().sum(), layer.values)[0]
+    found = torch.autograd.grad(nn.Sequential(layer, nn.ReLU(inplace=True))(x).square().sum(), layer.values)[
+        0
+    ]
+    assert found.equal(wanted)
+
+
 def test_non_contiguous_inputs_and_gradients() -> None:
     layer = sparse()
     linear, mask = dense_twin(layer)

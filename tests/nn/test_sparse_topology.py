@@ -309,6 +309,14 @@ def test_a_recorder_sees_inputs_that_are_named() -> None:
     torch.testing.assert_close(dense_gradient(layer, recorder)[layer.index.keys()], layer.values.grad)
 
 
+def test_an_activation_in_place_hides_nothing_from_the_recorder() -> None:
+    layer, x = SparseLinear(30, 20, density=0.3), torch.randn(5, 30)
+    with GradientRecorder([layer]) as recorder:
+        layer(x).relu_().square().sum().backward()
+    assert layer.values.grad is not None
+    torch.testing.assert_close(dense_gradient(layer, recorder)[layer.index.keys()], layer.values.grad)
+
+
 def test_the_weakest_neurons_lose_all_their_inputs() -> None:
     layer, optimizer, _ = trained()
     importance = layer.to_linear().weight.abs().sum(1)

@@ -92,7 +92,8 @@ def _linear_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     wants_x, wants_values, _, _, wants_bias, *_ = ctx.needs_input_grad
     of_x = packed_transposed(grad, values, index, free, *ctx.sizes) if wants_x else None
     of_values = packed_gradient(grad, x, values, index, free, *ctx.sizes) if wants_values else None
-    of_bias = grad.flatten(0, -2).sum(0, dtype=torch.float32).to(ctx.bias_dtype) if wants_bias else None
+    flat = grad.reshape(-1, grad.shape[-1])
+    of_bias = flat.sum(0, dtype=torch.float32).to(ctx.bias_dtype) if wants_bias else None
     return of_x, of_values, None, None, of_bias, None, None, None
 
 

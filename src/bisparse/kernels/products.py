@@ -49,10 +49,10 @@ def multiply(
     """
     rows = check_parts(values, index, columns, keep, block)
     flat, bias = _activations("x", x, columns), _checked_bias(bias, rows)
-    output = flat.new_empty((flat.shape[0], rows))
+    output = flat.new_empty((*x.shape[:-1], rows))  # not a view: an activation may change it in place
     matrix = _matrix(values, index, columns, keep, block)
     _product(matrix, flat, flat.shape[0], bias, output, threads, instruction_set)
-    return output.view(*x.shape[:-1], rows)
+    return output
 
 
 def multiply_channels(
@@ -129,10 +129,10 @@ def multiply_transposed(
     """
     rows = check_parts(values, index, columns, keep, block)
     flat = _activations("y", y, rows)
-    output = flat.new_empty((flat.shape[0], columns))
+    output = flat.new_empty((*y.shape[:-1], columns))
     matrix = _matrix(values, index, columns, keep, block)
     _product(matrix, flat, flat.shape[0], None, output, threads, instruction_set, transposed=True)
-    return output.view(*y.shape[:-1], columns)
+    return output
 
 
 def value_gradient(

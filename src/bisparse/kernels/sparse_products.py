@@ -57,8 +57,8 @@ def sparse_multiply(
         raise ValueError(
             f"a bias {tuple(bias.shape)} of {bias.dtype} does not belong to {rows} rows of {values.dtype}"
         )
+    y = flat.new_empty((*x.shape[:-1], rows))  # not a view: an activation may change it in place
     if values.device.type == "cpu":
-        y = flat.new_empty((len(flat), rows))
         kept_bias = None if bias is None else bias.contiguous()
         _core.sparse_product(
             _order(starts, places, perm, width),
@@ -71,9 +71,9 @@ def sparse_multiply(
             instruction_set,
         )
     else:
-        y = torch_multiply(flat, values, starts, places, perm)
-        y = (y if bias is None else y + bias.to(y.dtype)).contiguous()
-    return y.view(*x.shape[:-1], rows)
+        product = torch_multiply(flat, values, starts, places, perm)
+        y.view(len(flat), rows).copy_(product if bias is None else product + bias.to(product.dtype))
+    return y
 
 
 def sparse_gradient(
