@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from typer.testing import CliRunner
 
 from bisparse.cli.app import app
@@ -43,6 +45,10 @@ def test_the_output_folder_holds_everything(tmp_path):
     assert written["test_accuracy"] == report.parts["test"].accuracy
     assert [mask["holds"] for mask in written["masks"]] == [True, True]
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 3
+    scalars = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload().Tags()["scalars"]
+    assert {"step/loss", "epoch/validation_accuracy", "epoch/flip_rate", "final/test_accuracy"} <= set(
+        scalars
+    )
 
 
 def test_a_run_is_neither_overwritten_nor_mixed_with_another(tmp_path):
@@ -139,25 +145,60 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path):
     assert set(steps) == set(range(1, steps[-1] + 1))
 
 
-def test_two_processes_equal_one(tmp_path):
-    """Under torchrun every process takes its half of each batch; sums of gradients differ only in rounding."""
-    words = ["digits-dynamic", "-s", "epochs=2", "-s", "schedule.every=100"]
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    command = bisparse(*words, "-o", str(tmp_path / "two"), launcher=launcher)
+LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+TOGETHER = ["digits-dynamic", "-s", "epochs=2", "-s", "schedule.every=100", "-s", "loop.checkpoint_every=1"]
+
+
+def kill_workers(launcher: int) -> None:
+    """Kill the processes that torchrun started, each of them in a session of its own."""
+    for child in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
+        os.kill(int(child), signal.SIGKILL)
+
+
+def run_two(output: Path, *words: str, lines: int | None = None) -> str:
+    """What two processes print that train together; killed as soon as their log has so many lines."""
+    command = bisparse(*TOGETHER, "-o", str(output), *words, launcher=LAUNCHER)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=ENVIRONMENT, start_new_session=True, **pipes) as processes:
+    with subprocess.Popen(command, env=ENVIRONMENT, **pipes) as processes:
+        deadline = time.monotonic() + 280
         try:
+            while lines is not None and checkpoint_step(output) < lines and processes.poll() is None:
+                time.sleep(0.005)
+                assert time.monotonic() < deadline
+            if lines is not None:
+                kill_workers(processes.pid)
             told, complaints = processes.communicate(timeout=280)
-        except subprocess.TimeoutExpired:
-            os.killpg(processes.pid, signal.SIGKILL)
+        except (subprocess.TimeoutExpired, AssertionError):
+            kill_workers(processes.pid)
             raise
-    assert processes.returncode == 0, complaints
-    assert told.count("verified") == 1
+    assert processes.returncode == (0 if lines is None else 1), complaints
+    return told
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """The folder of a whole run of two processes."""
+    folder = tmp_path_factory.mktemp("two")
+    assert run_two(folder).count("verified") == 1
+    return folder
+
+
+def test_two_processes_equal_one(two, tmp_path):
+    """Under torchrun every process takes its half of each batch; sums of gradients differ only in rounding."""
     run("digits-dynamic", tmp_path / "one", "schedule.every=100")
-    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    one, two = (load_file(folder / "model.safetensors") for folder in (tmp_path / "one", two))
     for name in one:
         assert torch.allclose(one[name], two[name], atol=1e-5), name
         assert torch.equal(one[name] == 0, two[name] == 0)
+
+
+def test_two_killed_processes_go_on_bit_for_bit(two, tmp_path):
+    run_two(tmp_path, "-s", "loop.log_every=1", lines=20)
+    assert not (tmp_path / "report.json").exists()
+    run_two(tmp_path, "-s", "loop.log_every=1", "--resume")
+    whole, resumed = (load_file(folder / "model.safetensors") for folder in (two, tmp_path))
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_the_command_explains_itself(tmp_path):
@@ -183,6 +224,11 @@ def test_the_command_explains_itself(tmp_path):
 def test_the_progress_bar_shows_what_matters(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # else nothing is drawn where nobody looks
     answer = CliRunner().invoke(app, ["train", "digits-dynamic", "-s", "epochs=2", "-o", "run", "--progress"])
     assert answer.exit_code == 0
     assert "verified" in answer.stdout
+    drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", answer.stderr)
+    assert re.search(
+        r"epoch 2/2 .*loss \d\.\d{3} accuracy 0\.\d{3} flips \d\.\d\de-\d\d held out 0\.\d{3}", drawn
+    )
