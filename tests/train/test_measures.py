@@ -90,6 +90,7 @@ def test_sad_is_the_number_of_entries_that_changed() -> None:
             assert layer["sad_window"] == (mask ^ opening[name]).sum()
             assert layer["flip_rate"] == layer["sad"] / mask.numel()
             assert layer["flips_forced"] + layer["flips_magnitude"] == layer["sad"]
+            assert layer["flip_rate_forced"] == layer["flips_forced"] / mask.numel()
         assert figures["sad"] == sum(layer["sad"] for layer in figures["layers"].values())
         assert figures["sad"] % 2 == 0  # an entry leaves for each that comes
     assert [row["step"] for row in sparse.history] == [0, 2, 4, 6, 8, 10, 12, 14, 16]

@@ -117,6 +117,13 @@ def test_a_model_that_was_loaded_before_prepare(pattern: str, options: dict[str,
     assert same(through.train(4).state(), resumed.train(4).state())
 
 
+def test_a_state_that_is_older_than_a_figure_goes_on() -> None:
+    state = copy.deepcopy(Run().train(3).state())
+    del state["sparsifier"]["history"]["flip_rate_forced"], state["sparsifier"]["hides_all"]
+    resumed = Run().load(state).train(2)
+    assert len(resumed.sparse.state_dict()["history"]["flip_rate_forced"]) == len(resumed.sparse.history)
+
+
 def test_masks_are_bits_and_only_dropped_values_are_stored() -> None:
     entry = Run().sparse.state_dict()["weights"]["0.weight"]
     assert entry["mask"].shape == (8, 1)

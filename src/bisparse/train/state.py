@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple
 from typing import Any
@@ -32,7 +33,8 @@ def sparsifier_state(
         "version": _VERSION,
         "hides_all": hides_all,
         "weights": {weight.name: _weight_state(weight, record, compact) for weight in weights},
-        "history": {key: [row[key] for row in record.history] for key in keys},
+        # rows of a state that is older than a figure do not have it
+        "history": {key: [row.get(key, math.nan) for row in record.history] for key in keys},
     }
 
 

@@ -17,7 +17,10 @@ __all__ = ["draw_run"]
 _PANELS = (
     ("loss", {"loss": "training", "validation_loss": "held out"}),
     ("accuracy", {"accuracy": "training", "validation_accuracy": "held out"}),
-    ("mask entries that change", {"flip_rate": "per refresh"}),
+    (
+        "mask entries that change",
+        {"flip_rate": "at a refresh", "flip_rate_forced": "of these forced by a full column"},
+    ),
     ("share of magnitude kept", {"kept_magnitude": "by the mask"}),
 )
 

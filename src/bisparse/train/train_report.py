@@ -108,7 +108,7 @@ class TrainReport:
         return Table(f"{title}, {self.seconds:.1f} s", columns, rows, self.notes)
 
     def plot(self, path: str | Path) -> Path:
-        """Draw loss, accuracy and, for sparse training, the flip rate over the epochs.
+        """Draw loss, accuracy and, for sparse training, flip rates by cause and the kept magnitude over the epochs.
 
         Raises:
             ImportError: matplotlib is missing; the message names the extra.

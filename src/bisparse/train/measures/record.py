@@ -64,6 +64,7 @@ class LayerFigures:
             "flip_rate_window": self.sad_window / entries,
             "flips_forced": self.forced,
             "flips_magnitude": self.sad - self.forced,
+            "flip_rate_forced": self.forced / entries,
             "edge_distance": self.sad / max(self.kept + self.kept_before, 1.0),
             "edge_distance_from_start": self.sad_from_start / max(self.kept + self.kept_first, 1.0),
             "explored": self.explored / entries,
