@@ -37,7 +37,7 @@ def reset_state_(optimizer: Any, parameter: Tensor, carried: Tensor) -> None:
 
 def _tensors(optimizer: Any, parameter: Tensor) -> Iterator[tuple[Tensor, float]]:
     """Each state, and what its entries begin with."""
-    for owner in (optimizer, getattr(optimizer, "optim", None)):
+    for owner in filter(None, (optimizer, getattr(optimizer, "optim", None))):
         state = getattr(owner, "state", {})
         if parameter in state:
             groups = [each for each in owner.param_groups if any(p is parameter for p in each["params"])]
