@@ -17,6 +17,7 @@ from bisparse.pattern import TransposableNM
 from bisparse.train import Schedule, SrSte
 from bisparse.train.measures.bits import count, pack, unpack
 from bisparse.train.measures.causes import forced_flips
+from bisparse.train.measures.clock import Clock
 from bisparse.zoo.digits import digits
 from bisparse.zoo.mlp import mlp
 
@@ -120,6 +121,19 @@ def test_times_are_measured() -> None:
     assert figures["refresh_share"] == pytest.approx(
         figures["refresh_seconds"] / (2 * figures["step_seconds"])
     )
+
+
+def test_a_clock_of_refreshes_at_every_step_knows_what_a_step_is_without_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    times = iter([10.0, 10.5, 11.0, 11.5])
+    monkeypatch.setattr("time.perf_counter", lambda: next(times))
+    clock = Clock()
+    for _ in range(4):
+        clock.tick(0.1)
+    figures = clock.figures(1)
+    assert figures["step_seconds"] == pytest.approx(0.4)
+    assert figures["refresh_share"] == pytest.approx(0.25)
 
 
 def test_observers_are_told_after_every_refresh() -> None:

@@ -15,7 +15,7 @@ class Clock:
     """Seconds between steps, and seconds of refreshes.
 
     Attributes:
-        intervals: seconds between the last steps, those with a refresh left out.
+        intervals: seconds between the last steps, without what refreshes took of them.
         refreshes: how many refreshes were timed (that of ``prepare`` is not one of them).
         refresh_seconds: of all of them.
     """
@@ -31,8 +31,8 @@ class Clock:
         if refresh_seconds:
             self.refreshes += 1
             self.refresh_seconds += refresh_seconds
-        elif self._last is not None:
-            self.intervals.append(now - self._last)
+        if self._last is not None:
+            self.intervals.append(now - self._last - refresh_seconds)
         self._last = now
 
     def figures(self, every: int) -> dict[str, float]:
