@@ -24,6 +24,7 @@ def train_tables(rows: Sequence[Row]) -> dict[str, str]:
         "train_machine": "".join(f"{machine}\n" for machine in sorted({str(row["machine"]) for row in rows})),
         "train_targets": _targets(found),
         "train_resnet": _against_dense(found, "resnet", points),
+        "train_every": _every(found),
         "train_resnet_static": _static_resnet(found),
         "train_gpt": _against_dense(found, "gpt", _loss),
         "train_mnist": _against_dense(found, "mnist", points),
@@ -80,6 +81,19 @@ def _against_dense(rows: CaseRows, study: str, measure: Callable[[Row], float]) 
 def _shown(interval: Interval, digits: int) -> str:
     half = "" if interval.count == 1 else f" ± {interval.half:.{digits}f}"
     return f"{interval.mean:+.{digits}f}{half}"
+
+
+def _every(rows: CaseRows) -> str:
+    """How often masks are refreshed: accuracy on held-out and test images, and the time it takes."""
+    lines = []
+    for case in STUDIES["every"]:
+        found = rows.of(replace(case, seed=0))[:1]
+        shares = ["".join(f"{float(row['refresh_share']):.2%}" for row in found if row["refresh_share"])]
+        held_out = [f"{100.0 * float(row['validation_accuracy'] or 0.0):.2f}" for row in found] or [""]
+        numbers = [_number(found, name) for name in ("flip_rate", "flip_rate_from_start", "kept_magnitude")]
+        lines.append([case.pattern, str(case.every), *held_out, _mean(found, points), *shares, *numbers])
+    head = ["pattern", "every", "held-out accuracy, %", "test accuracy, %", "refresh, share of the step"]
+    return markdown_table([*head, "flips per refresh", "flips from start", "magnitude kept"], lines)
 
 
 def _static_resnet(rows: CaseRows) -> str:
