@@ -29,6 +29,17 @@ def test_they_run_and_end_verified(name: str, tmp_path: Path) -> None:
     assert report.rows[-1]["explored"] == measures["explored"]
 
 
+@pytest.mark.parametrize(
+    "topology", ["snfs", "{name: set, neurons: {start: 2, every: 1, share: 0.2}}", "static"]
+)
+def test_other_topologies_by_one_key(topology: str, tmp_path: Path) -> None:
+    report = run("digits-mlp-set", tmp_path, f"topology={topology}")
+    assert all(mask.holds for mask in report.masks)
+    measures = report.measures
+    assert (measures["explored"] > 0.1001) is (topology != "static")
+    assert (measures["density"] < 0.0999) is ("neurons" in topology)
+
+
 class Stop(Exception):  # noqa: N818
     """Stands for a kill."""
 

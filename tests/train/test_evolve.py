@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -261,7 +262,16 @@ def test_static_masks_stay_and_are_random() -> None:
 
 
 @pytest.mark.parametrize(
-    "optimizer", [torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop, torch.optim.Adagrad]
+    "optimizer",
+    [
+        torch.optim.Adam,
+        torch.optim.AdamW,
+        torch.optim.RMSprop,
+        torch.optim.Adagrad,
+        partial(torch.optim.AdamW, amsgrad=True, fused=True),
+        partial(torch.optim.SGD, momentum=0.9, nesterov=True, fused=True),
+    ],
+    ids=["adam", "adamw", "rmsprop", "adagrad", "fused amsgrad", "fused sgd"],
 )
 @pytest.mark.parametrize("topology", ["set", "rigl"])
 def test_every_state_of_every_optimizer_is_carried_or_reset(optimizer: Any, topology: str) -> None:
