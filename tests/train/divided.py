@@ -15,6 +15,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
+import bisparse as bs
+
 
 def sharded(model: Net) -> Net:
     for child in (model.first, model.second, model.third, model.fourth, model.conv, model.row, model):
@@ -57,6 +59,54 @@ def fsdp_decay(rank: int, folder: Path, *, after: bool) -> dict[str, Any]:
 
 def silent_loss_of_output(model: nn.Module) -> Tensor:
     return model(torch.zeros(2, 8, dtype=torch.float64)).sum() * 0.0
+
+
+def soft(rank: int, folder: Path, *, after: bool) -> dict[str, Any]:
+    """Soft thresholds need potentials: each process has those of its rows, in both orders of preparing."""
+    model = soft_network()
+    sparse = bs.Sparsifier("2:4t", rule="s-ste", update_every=2)
+    if not after:
+        sparse.prepare(model)
+    fully_shard(model)
+    optimizer = adamw(model)
+    sparse.prepare(model, optimizer) if after else sparse.attach(optimizer)
+    train(model, optimizer, share_of(rank))
+    return soft_result(sparse)
+
+
+def soft_alone() -> dict[str, Any]:
+    model = soft_network()
+    optimizer = adamw(model)
+    sparse = bs.Sparsifier("2:4t", rule="s-ste", update_every=2).prepare(model, optimizer)
+    train(model, optimizer, slice(None))
+    return soft_result(sparse)
+
+
+def soft_network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 9)).double()
+
+
+def soft_result(sparse: bs.Sparsifier) -> dict[str, Any]:
+    """What the forward pass sees, the mask, and all of W."""
+    weight = sparse.weights["0.weight"]
+    whole = (lambda t: t) if weight.sharding is None else weight.sharding.gather
+    return {
+        name: whole(tensor).clone()
+        for name, tensor in (("shown", weight.values), ("mask", weight.mask.byte()), ("whole", weight.hidden))
+    }
+
+
+def soft_cut(rank: int, folder: Path) -> dict[str, Any]:
+    """Tiles of 8 rows, of which each process would have 4."""
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 16))
+    sparse = bs.Sparsifier("4:8t", rule="s-ste").prepare(model)
+    fully_shard(model)
+    try:
+        sparse.attach(adamw(model))
+    except ValueError as error:
+        return {"error": str(error)}
+    return {"error": ""}
 
 
 def fsdp_checkpoint(rank: int, folder: Path) -> dict[str, Any]:

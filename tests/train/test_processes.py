@@ -10,6 +10,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 import torch.multiprocessing as mp
 from tests.train import thresholded
+from tests.train.divided import soft_alone
 from tests.train.scenarios import work
 from tests.train.two_processes import Net, plain, prepared
 
@@ -75,6 +76,19 @@ def test_masks_are_those_of_the_whole_weight_whatever_the_sharding(folder: Path,
 @pytest.mark.parametrize("name", ["ddp decay", "fsdp decay", "fsdp decay, prepared after"])
 def test_the_term_is_added_once_and_not_once_for_each_process(folder: Path, name: str) -> None:
     assert [found["checked"] for found in load(folder, name)] == [True, True]
+
+
+@pytest.mark.parametrize("name", ["soft", "soft, prepared after"])
+def test_soft_thresholds_of_divided_weights_are_those_of_whole_ones(folder: Path, name: str) -> None:
+    alone = soft_alone()
+    for found in load(folder, name):
+        for part, expected in alone.items():
+            torch.testing.assert_close(found[part], expected, rtol=1e-9, atol=1e-12)
+
+
+def test_soft_thresholds_of_cut_tiles_are_refused_when_the_optimizer_is_attached(folder: Path) -> None:
+    for found in load(folder, "soft, cut"):
+        assert 'rule "s-ste" needs whole groups of 4:8t on each process' in found["error"]
 
 
 def test_other_initial_weights_than_rank_0_are_noticed(folder: Path) -> None:

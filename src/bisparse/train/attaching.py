@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from bisparse.masks.result import Duals
+from bisparse.pattern import TransposableNM
 from bisparse.train.masked_weight import MaskedWeight
 from bisparse.train.measures.bits import pack, unpack
 from bisparse.train.measures.record import Record
@@ -94,7 +96,7 @@ def rebind_(weight: MaskedWeight, record: Record) -> None:
     weight.parameter, weight.checked = parameter, False
     if sharding is None or weight.sharding is not None:
         return
-    weight.duals = None
+    weight.duals = _divided_duals(weight, sharding)
     for masks in (record.first, record.opening):
         if weight.name in masks:
             masks[weight.name] = pack(sharding.scatter(unpack(masks[weight.name], weight.shape)))
@@ -108,3 +110,13 @@ def rebind_(weight: MaskedWeight, record: Record) -> None:
         for key, tensor in weight.extra.items()
     }
     weight.sharding = sharding
+
+
+def _divided_duals(weight: MaskedWeight, sharding: Sharding) -> Duals | None:
+    """This process's part of the potentials; all of them where the weight will be gathered."""
+    if weight.duals is None or not isinstance(weight.pattern, TransposableNM):
+        return None
+    parts = sharding.of_duals(weight.layout, weight.pattern)
+    if parts is None:
+        return weight.duals
+    return Duals(parts[0].scatter(weight.duals.rows), parts[1].scatter(weight.duals.columns))

@@ -173,7 +173,8 @@ class Sparsifier:
 
         Raises:
             TypeError: the optimizer has no step hooks.
-            ValueError: ``prepare`` comes first; it holds none of the weights, or one that has an optimizer.
+            ValueError: ``prepare`` comes first; it holds none of the weights, or one that has an optimizer; the rule
+                cannot work with a weight as it has been divided since.
         """
         weights, record = self._refresher.weights, self._refresher.record
         if not weights:
@@ -186,6 +187,7 @@ class Sparsifier:
             )
         for weight in weights:
             rebind_(weight, record)
+            self.rule.check(weight)
         groups = group_weights(weights, optimizer, [b.optimizer for b in self._bindings])
         self._bindings.append(Binding(optimizer, groups, self.rule, self._refresher, explicit=explicit))
         self._refresher.lead = self._bindings[0].weights[0]
