@@ -20,6 +20,7 @@ from bisparse.train.rules import Rule, Update
 __all__ = ["Binding", "bare_optimizer"]
 
 _LOG = logging.getLogger(__name__)
+_uncompiled: Any = torch.compiler.disable
 _STEPS = Optimizer.profile_hook_step.__code__.co_filename  # where every step is wrapped
 
 
@@ -72,8 +73,8 @@ class Binding:
             []
             if explicit
             else [
-                optimizer.register_step_pre_hook(torch.compiler.disable(self._before)),
-                optimizer.register_step_post_hook(torch.compiler.disable(self._after)),
+                optimizer.register_step_pre_hook(_uncompiled(self._before)),
+                optimizer.register_step_post_hook(_uncompiled(self._after)),
             ]
         )
 
