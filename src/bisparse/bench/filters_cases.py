@@ -33,10 +33,10 @@ KEEPS = {"resnet": (0.6, 0.8, 0.5, 0.9, 0.7), "lenet": (0.5, 0.25, 0.15, 0.1, 0.
 """Shares of the parameters, the most telling first."""
 
 _RETRAINED = (
-    ("resnet20", "obs", "least_squares", 0.55, 8, True),
-    ("resnet20", "l1", "none", 0.597, 8, True),
     ("resnet20", "pfp", "least_squares", 0.597, 8, True),
-    ("resnet20", "obs", "least_squares", 0.55, 8, False),
+    ("resnet20", "l1", "none", 0.597, 8, True),
+    ("resnet20", "obs", "least_squares", 0.55, 8, True),
+    ("resnet20", "pfp", "least_squares", 0.597, 8, False),
     ("lenet300-mnist", "obs", "least_squares", 0.08, 5, False),
     ("lenet300-mnist", "l1", "none", 0.08, 5, False),
 )
