@@ -15,6 +15,8 @@ _T = (
     2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
 )  # fmt: skip
 
+_FEWEST = 3  # Student's interval of two differences is 12.7 standard errors wide to either side
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -35,8 +37,12 @@ class Interval:
         """Its upper end."""
         return self.mean + self.half
 
+    def told(self, digits: int = 2) -> str:
+        """The mean, with its interval where there are pairs enough for one that says something."""
+        return f"{self.mean:+.{digits}f}" + (f" ± {self.half:.{digits}f}" if self.count >= _FEWEST else "")
+
     def __str__(self) -> str:
-        return f"{self.mean:+.2f}" + (f" ± {self.half:.2f}" if math.isfinite(self.half) else "")
+        return self.told()
 
 
 def paired_interval(differences: Sequence[float]) -> Interval:

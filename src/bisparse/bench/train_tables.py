@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 
 from bisparse.bench.documents import markdown_table
 from bisparse.bench.ledger import Row
-from bisparse.bench.paired import Interval, paired_interval
+from bisparse.bench.paired import paired_interval
 from bisparse.bench.train_cases import LAMBDAS, METHODS, STUDIES, Case
 from bisparse.bench.train_ordering import ordering_table
 from bisparse.bench.train_rows import CaseRows, points
@@ -71,16 +71,11 @@ def _against_dense(rows: CaseRows, study: str, measure: Callable[[Row], float]) 
         numbers = [
             _number(found, name) for name in ("diversity", "diversity_paper", "kept_magnitude", "flip_rate")
         ]
-        shown = "" if difference is None else _shown(difference, digits)
+        shown = "" if difference is None else difference.told(digits)
         lines.append([*_label(case), str(len(found)), _mean(found, measure, digits), shown, *numbers])
     name = "test accuracy, %" if measure is points else "held-out loss, nats"
     head = ["pattern", "how", "rule", "seeds", name, "minus dense, 95%", "log10 masks", "paper's formula"]
     return markdown_table([*head, "magnitude kept", "flips per refresh"], lines)
-
-
-def _shown(interval: Interval, digits: int) -> str:
-    half = "" if interval.count == 1 else f" ± {interval.half:.{digits}f}"
-    return f"{interval.mean:+.{digits}f}{half}"
 
 
 def _every(rows: CaseRows) -> str:

@@ -14,7 +14,6 @@ from bisparse.report import format_bytes, plain_number
 __all__ = ["truly_sparse_tables"]
 
 _PICTURE = "![Time of a step over density and over the number of weights](images/truly_sparse.png)\n"
-FEWEST_PAIRS = 3  # Student's interval of two differences is 12.7 standard errors wide to either side
 _TOLD = {"set": "sparse, SET", "static": "sparse, static", "dense": "dense"}
 
 
@@ -158,13 +157,6 @@ def _runs(runs: Sequence[Row]) -> str:
     return markdown_table([*head, "weights, places and optimizer", "process", "CPU seconds"], lines)
 
 
-def _difference(pairs: Sequence[float]) -> str:
-    """The mean, with its interval where there are seeds enough for one that tells something."""
-    if len(pairs) >= FEWEST_PAIRS:
-        return str(paired_interval(pairs))
-    return f"{fmean(pairs):+.2f}" if pairs else ""
-
-
 def _run_line(task: str, kind: str, epochs: int, rows: Sequence[Row], dense: Sequence[Row]) -> list[str]:
     accuracy = {row["seed"]: 100.0 * _number(row, "test_accuracy") for row in rows}
     others = {row["seed"]: 100.0 * _number(row, "test_accuracy") for row in dense}
@@ -181,7 +173,7 @@ def _run_line(task: str, kind: str, epochs: int, rows: Sequence[Row], dense: Seq
         str(epochs),
         str(len(rows)),
         f"{fmean(values):.2f}{spread}",
-        _difference(pairs),
+        str(paired_interval(pairs)) if pairs else "",
         f"{means['weights']:,.0f}",
         *sizes,
         plain_number(means["cpu_seconds"]),
