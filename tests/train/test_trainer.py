@@ -92,13 +92,15 @@ def state_of(run: Trainer) -> list[Tensor]:
     return [tensor.clone() for tensor in run.model.state_dict().values()]
 
 
-@pytest.mark.parametrize("stop", [2, 7, 10, 25])
-def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, stop):
-    whole = trainer(tmp_path / "a", [RunLog(tmp_path / "a", every=1)])
+@pytest.mark.parametrize(
+    ("stop", "precision"), [(2, "float32"), (7, "float32"), (10, "float32"), (25, "float32"), (25, "float16")]
+)
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, stop, precision):
+    whole = trainer(tmp_path / "a", [RunLog(tmp_path / "a", every=1)], precision=precision)
     whole.fit()
     with pytest.raises(KeyboardInterrupt):
-        trainer(tmp_path / "b", [RunLog(tmp_path / "b", every=1), Stop(stop)]).fit()
-    resumed = trainer(tmp_path / "b", [RunLog(tmp_path / "b", every=1), Callback()])
+        trainer(tmp_path / "b", [RunLog(tmp_path / "b", every=1), Stop(stop)], precision=precision).fit()
+    resumed = trainer(tmp_path / "b", [RunLog(tmp_path / "b", every=1), Callback()], precision=precision)
     resumed.fit(resume=True)
     assert all(map(torch.equal, state_of(whole), state_of(resumed)))
     logs = [read_log(tmp_path / name / "metrics.jsonl") for name in ("a", "b")]
@@ -127,10 +129,20 @@ def test_accumulated_parts_equal_one_batch():
         assert torch.allclose(one, many, atol=1e-6)
 
 
-@pytest.mark.parametrize("change", [{"clip": 0.1}, {"steps_per_epoch": 2}, {"workers": 1}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"clip": 0.1},
+        {"steps_per_epoch": 2},
+        {"workers": 1},
+        {"precision": "bfloat16"},
+        {"precision": "float16", "clip": 0.1},
+    ],
+)
 def test_options_run(change):
     report = trainer(epochs=2, **change).fit()
     assert math.isfinite(report.parts["validation"].loss)
+    assert all(mask.holds for mask in report.masks)
     assert report.steps == 2 * change.get("steps_per_epoch", 10)
 
 
