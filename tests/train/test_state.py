@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from tests.train.setting import network, same, silent_loss, sparsifier
+from tests.train.setting import DECAY, Dropped, network, same, silent_loss, sparsifier
 from torch import nn
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import bisparse as bs
@@ -122,6 +123,44 @@ def test_a_state_that_is_older_than_a_figure_goes_on() -> None:
     del state["sparsifier"]["history"]["flip_rate_forced"], state["sparsifier"]["hides_all"]
     resumed = Run().load(state).train(2)
     assert len(resumed.sparse.state_dict()["history"]["flip_rate_forced"]) == len(resumed.sparse.history)
+
+
+@pytest.mark.parametrize("sparsifier_first", [False, True])
+def test_states_of_torch_distributed_checkpoint_in_any_order(sparsifier_first: bool) -> None:
+    """It makes the state of a new optimizer by a step with zeros: no step of training."""
+    through = Run().train(3)
+    model, optimizer = copy.deepcopy(get_state_dict(through.model, through.optimizer))
+    state, resumed = through.sparse.state_dict(), Run()
+    if sparsifier_first:
+        resumed.sparse.load_state_dict(state)
+    set_state_dict(resumed.model, resumed.optimizer, model_state_dict=model, optim_state_dict=optimizer)
+    if not sparsifier_first:
+        resumed.sparse.load_state_dict(state)
+    resumed.done = through.done
+    assert same(through.state(), resumed.state())
+    assert same(through.train(4).state(), resumed.train(4).state())
+
+
+def test_saving_an_optimizer_without_state_is_no_step() -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparse = sparsifier().prepare(model, optimizer)
+    dropped = Dropped(sparse)
+    for _ in range(3):
+        silent_loss(model).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        get_state_dict(model, optimizer)
+    dropped.check(3, 1.0 - 0.1 * DECAY)
+
+
+def test_a_step_at_learning_rate_0_counts() -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    sparse = sparsifier().prepare(model, optimizer)
+    model(torch.randn(4, 8).double()).sum().backward()
+    optimizer.step()
+    assert sparse.metrics()["step"] == 1
 
 
 def test_masks_are_bits_and_only_dropped_values_are_stored() -> None:

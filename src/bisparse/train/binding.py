@@ -13,6 +13,7 @@ import torch
 from torch.optim import Optimizer
 
 from bisparse.train.attaching import held_weights
+from bisparse.train.empty_step import is_empty_step
 from bisparse.train.masked_weight import MaskedWeight
 from bisparse.train.refresher import Refresher
 from bisparse.train.rules import Rule, Update
@@ -37,7 +38,7 @@ class Binding:
 
     Before the optimizer's step the parameters become W and the rule changes gradients; after it, the refresher
     counts and may choose new masks, and the parameters become W*E again. A closure is wrapped, so
-    that every evaluation sees W*E. A step that a ``GradScaler`` makes the optimizer skip changes nothing. A subclass
+    that every evaluation sees W*E. A step that changes nothing (see ``empty_step``) is not counted. A subclass
     whose step calls ``super().step`` runs hooks twice: the inner run is ignored. Weights of parameter groups that are
     added later, as gradual unfreezing does, are followed from then on. ``torch.compile`` does not look into hooks: it
     would compile them anew at every count and every refresh.
@@ -123,16 +124,16 @@ class Binding:
         started = time.perf_counter()
         self.recover()
         self._depth, self._caller = 1, _frame()
-        self._skipped = _skips(optimizer)
+        self._take_added()
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        self._skipped = closure is None and is_empty_step(optimizer, self.weights)
         if self._skipped:
             return None
-        self._take_added()
         for weight in self.weights:
             weight.follow()
             if not self._rule.hides_all:
                 weight.check_masked()
         self._reveal()
-        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
             self._apply()
         self.seconds += time.perf_counter() - started
@@ -244,9 +245,3 @@ def _is_running(frame: FrameType | None) -> bool:
     while current is not None and current is not frame:
         current = current.f_back
     return current is not None
-
-
-def _skips(optimizer: Any) -> bool:
-    """Whether a ``GradScaler`` found infinite gradients, so that a fused optimizer will change nothing."""
-    found = getattr(optimizer, "found_inf", None)
-    return found is not None and bool(found.item())
