@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from statistics import fmean, stdev
@@ -164,11 +165,14 @@ def _exact_greedy(rows: CaseRows) -> str:
 def _targets(rows: CaseRows) -> str:
     """The project's targets and what was measured."""
     lines = []
-    dense = STUDIES["resnet"][0]
-    for case in STUDIES["resnet"][1:]:
+    for study, pattern in itertools.product(("resnet", "fashion-mnist", "mnist"), ("4:8t", "8:16t")):
+        dense = STUDIES[study][0]
+        case = next(
+            c for c in STUDIES[study] if (c.kind, c.pattern, c.method) == ("dynamic", pattern, "exact")
+        )
         interval = rows.pairs(case, dense, points)
         upper = None if interval is None or interval.count < 2 else interval.half - interval.mean
-        what = f"accuracy lost by {case.pattern} from scratch, upper 95% bound, points"
+        what = f"accuracy lost by {pattern} from scratch, {case.task}, upper 95% bound, points"
         lines.append([what, "0.5", *_verdict(upper, 0.5, "")])
     for case in STUDIES["refresh"]:
         if case.method == "exact":
