@@ -38,7 +38,7 @@ class Binding:
 
     Before the optimizer's step the parameters become W and the rule changes gradients; after it, the refresher
     counts and may choose new masks, and the parameters become W*E again. A closure is wrapped, so
-    that every evaluation sees W*E. A step that changes nothing (see ``empty_step``) is not counted. A subclass
+    that every evaluation sees W*E. A step that is no training (see ``empty_step``) passes untouched. A subclass
     whose step calls ``super().step`` runs hooks twice: the inner run is ignored. Weights of parameter groups that are
     added later, as gradual unfreezing does, are followed from then on. ``torch.compile`` does not look into hooks: it
     would compile them anew at every count and every refresh.
@@ -125,8 +125,7 @@ class Binding:
         self.recover()
         self._depth, self._caller = 1, _frame()
         self._take_added()
-        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
-        self._skipped = closure is None and is_empty_step(optimizer, self.weights)
+        self._skipped = is_empty_step(optimizer)
         if self._skipped:
             return None
         for weight in self.weights:
@@ -134,6 +133,7 @@ class Binding:
             if not self._rule.hides_all:
                 weight.check_masked()
         self._reveal()
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
             self._apply()
         self.seconds += time.perf_counter() - started
