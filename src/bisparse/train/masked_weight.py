@@ -153,7 +153,11 @@ class MaskedWeight:
 
 
 def _stored(dropped: Tensor, like: Tensor) -> Tensor:
-    return dropped.to(like.device, like.dtype if like.device.type == "cpu" else torch.bool)
+    return dropped.to(like.device, like.dtype if _is_cpu(like) else torch.bool)
+
+
+def _is_cpu(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu"
 
 
 def reveal_(weights: Sequence[MaskedWeight]) -> None:
@@ -169,7 +173,7 @@ def hide_(weights: Sequence[MaskedWeight]) -> None:
     values, hidden, dropped = (
         list(ts) for ts in zip(*((w.values, w.hidden, w.dropped) for w in weights), strict=True)
     )
-    if values[0].device.type == "cpu":  # one pass less; elsewhere few launches count more
+    if _is_cpu(values[0]):  # one pass less; elsewhere few launches count more
         for value, out, drop in zip(values, hidden, dropped, strict=True):
             torch.mul(value, drop, out=out)
     else:

@@ -163,7 +163,7 @@ class Dst(Rule):
         force = -force if update.maximize else force
         structure = self._granularity.gather(slope * gradient, weight.layout)
         thresholds.grad = -structure.to(thresholds.dtype) - force
-        change = slope.abs_().sub_(weight.dropped)  # |W| H - (1 - M)
+        change = slope.abs_().sub_(weight.dropped.to(slope.dtype))  # |W| H - (1 - M)
         gradient.addcmul_(gradient, change.to(gradient.dtype))
 
     def _strength(self, weight: MaskedWeight) -> float:
