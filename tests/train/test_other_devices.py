@@ -26,7 +26,7 @@ def trained(**options: Any) -> dict[str, Any]:
     return {"model": dict(model.state_dict()), "sparsifier": sparse.state_dict(compact=False)}
 
 
-EVOLVING = [{"topology": name, "schedule": Schedule(every=2, freeze=4)} for name in ("set", "rigl", "snfs")]
+EVOLVING = [{"topology": name, "schedule": Schedule(every=2, freeze=4)} for name in ("set", "rigl")]
 
 
 @pytest.mark.parametrize("options", [*({"rule": rule} for rule in RULES), *EVOLVING], ids=str)
