@@ -10,7 +10,8 @@ from tests.train.setting import network, same
 from torch import nn
 
 import bisparse as bs
-from bisparse.train import RULES, Schedule, SrSte, masked_weight
+from bisparse.train import RULES, Schedule, SrSte, device
+from bisparse.train.measures.bits import count, pack, unpack
 
 
 def trained(**options: Any) -> dict[str, Any]:
@@ -32,7 +33,7 @@ EVOLVING = [{"topology": name, "schedule": Schedule(every=2, freeze=4)} for name
 @pytest.mark.parametrize("options", [*({"rule": rule} for rule in RULES), *EVOLVING], ids=str)
 def test_every_rule(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     here = trained(**options)
-    monkeypatch.setattr(masked_weight, "_is_cpu", lambda tensor: False)
+    monkeypatch.setattr(device, "on_cpu", lambda tensor: False)
     assert same(trained(**options), here)
 
 
@@ -58,5 +59,16 @@ def test_explicit_steps_and_scaled_gradients(rule: Any, monkeypatch: pytest.Monk
         return [weight.values + weight.hidden for weight in sparse.weights.values()]
 
     here = run()
-    monkeypatch.setattr(masked_weight, "_is_cpu", lambda tensor: False)
+    monkeypatch.setattr(device, "on_cpu", lambda tensor: False)
     assert all(map(torch.equal, run(), here))
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (4, 3, 3, 3), (8, 16), (0, 7), (5, 0)], ids=str)
+def test_bits(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of a weight may be empty, where it has fewer rows than there are processes."""
+    mask = torch.rand(shape) > 0.5
+    here = pack(mask), unpack(pack(mask), shape), int(count(mask))
+    monkeypatch.setattr(device, "on_cpu", lambda tensor: False)
+    assert torch.equal(pack(mask), here[0])
+    assert torch.equal(unpack(here[0], shape), mask)
+    assert int(count(mask)) == here[2]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bisparse.masks.result import Duals
 from bisparse.pattern import Pattern
+from bisparse.train import device
 from bisparse.train.measures.bits import pack
 from bisparse.train.sharding import Sharding, local
 from bisparse.weights import Layout, Weight
@@ -153,11 +154,7 @@ class MaskedWeight:
 
 
 def _stored(dropped: Tensor, like: Tensor) -> Tensor:
-    return dropped.to(like.device, like.dtype if _is_cpu(like) else torch.bool)
-
-
-def _is_cpu(tensor: Tensor) -> bool:
-    return tensor.device.type == "cpu"
+    return dropped.to(like.device, like.dtype if device.on_cpu(like) else torch.bool)
 
 
 def reveal_(weights: Sequence[MaskedWeight]) -> None:
@@ -173,7 +170,7 @@ def hide_(weights: Sequence[MaskedWeight]) -> None:
     values, hidden, dropped = (
         list(ts) for ts in zip(*((w.values, w.hidden, w.dropped) for w in weights), strict=True)
     )
-    if _is_cpu(values[0]):  # one pass less; elsewhere few launches count more
+    if device.on_cpu(values[0]):  # one pass less; elsewhere few launches count more
         for value, out, drop in zip(values, hidden, dropped, strict=True):
             torch.mul(value, drop, out=out)
     else:

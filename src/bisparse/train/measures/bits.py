@@ -6,12 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bisparse.train import device
+
 __all__ = ["count", "pack", "unpack"]
 
 
 def count(mask: Tensor) -> int | Tensor:
     """How many entries are True; a tensor where to know the number would mean to wait for the device."""
-    if mask.device.type == "cpu":  # several times as fast as torch's sum of booleans
+    if device.on_cpu(mask):  # several times as fast as torch's sum of booleans
         return int(np.count_nonzero(mask.numpy()))
     return mask.sum()
 
@@ -19,7 +21,7 @@ def count(mask: Tensor) -> int | Tensor:
 def pack(mask: Tensor) -> Tensor:
     """(R, ...) booleans as (R, ceil(n / 8)) bytes, n entries in each row; highest bit first."""
     rows = mask.flatten(1)
-    if mask.device.type == "cpu":
+    if device.on_cpu(mask):
         return torch.from_numpy(np.packbits(rows.numpy(), axis=1))
     padded = torch.nn.functional.pad(rows.to(torch.uint8), (0, -rows.shape[1] % 8))
     places = padded.reshape(len(rows), padded.shape[1] // 8, 8) << _shifts(mask)
@@ -31,11 +33,11 @@ def unpack(packed: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
     width = 1
     for size in shape[1:]:
         width *= size
-    if packed.device.type == "cpu":
+    if device.on_cpu(packed):
         bits = np.unpackbits(packed.numpy(), axis=1, count=width) if width else packed.numpy()
         return torch.from_numpy(bits).bool().reshape(shape)
     bits_of = (packed.unsqueeze(-1) >> _shifts(packed)) & 1
-    return bits_of.reshape(len(packed), -1)[:, :width].bool().reshape(shape)
+    return bits_of.flatten(1)[:, :width].bool().reshape(shape)
 
 
 def _shifts(like: Tensor) -> Tensor:
