@@ -101,7 +101,7 @@ def filter_subject(name: str, folder: Path) -> FilterSubject:
     if name.startswith("resnet"):
         train, validation = hold_out(cifar10_examples(), 1000)
         data = DataParts(train, validation, cifar10_examples("test"))
-        return FilterSubject(pretrained_resnet(int(name[6:])), data, 0.05, "bfloat16")
+        return FilterSubject(pretrained_resnet(int(name[6:])), data, 0.01, "bfloat16")
     kind, _, which = name.partition("-")
     images = {"mnist": "MNIST", "fashion": "FashionMNIST"}[which]
     flat = kind == "lenet300"
