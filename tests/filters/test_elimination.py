@@ -56,7 +56,7 @@ def test_greedy_is_close_to_the_best_pair(network: tuple[nn.Sequential, Tensor])
     model, x = network
     hidden, weight = model[:2](x).detach(), model[2].weight.detach()
     best = min(refitted(hidden, weight, list(kept)) for kept in itertools.combinations(range(6), 4))
-    assert best - 1e-9 <= np.sort(errors(model, x))[1] <= 3 * best + 1e-6
+    assert best * (1 - 1e-5) <= np.sort(errors(model, x))[1] <= 3 * best + 1e-6  # float32 moments
 
 
 def test_a_copy_of_a_channel_goes_for_nothing() -> None:
