@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bisparse.train.examples import Batch
-from bisparse.train.objective import CrossEntropy, Outcome, pair
+from bisparse.train.objective import CrossEntropy, Outcome, class_logits, pair
 
 __all__ = ["Distillation"]
 
@@ -57,9 +56,9 @@ class Distillation:
         if not model.training:
             return CrossEntropy()(model, batch)
         inputs, targets = pair(batch)
-        logits = _logits(model(inputs))
+        logits = class_logits(model(inputs))
         with torch.no_grad():
-            soft = _logits(self.teacher(inputs))
+            soft = class_logits(self.teacher(inputs))
         if logits.shape != soft.shape:
             raise ValueError(
                 f"the model's logits are {tuple(logits.shape)}, the teacher's {tuple(soft.shape)}: "
@@ -76,9 +75,3 @@ class Distillation:
         """T^2 times the mean of KL(teacher || model)."""
         model, teacher = (F.log_softmax(values / self.temperature, -1) for values in (logits, soft))
         return self.temperature**2 * F.kl_div(model, teacher, log_target=True, reduction="batchmean")
-
-
-def _logits(output: Any) -> Tensor:
-    """(predictions, classes) of a tensor of logits, or of an object that has them."""
-    logits: Tensor = output if isinstance(output, Tensor) else output.logits
-    return logits.flatten(0, -2)

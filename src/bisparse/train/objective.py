@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from bisparse.train.examples import Batch
 
-__all__ = ["CrossEntropy", "Objective", "Outcome", "own_loss", "pair"]
+__all__ = ["CrossEntropy", "Objective", "Outcome", "class_logits", "own_loss", "pair"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +49,20 @@ class CrossEntropy:
     def __call__(self, model: nn.Module, batch: Batch) -> Outcome:
         """The model's outcome on a batch of pairs."""
         inputs, targets = pair(batch)
-        output: Any = model(inputs)
-        logits = (output if isinstance(output, Tensor) else output.logits).flatten(0, -2)
-        targets = targets.flatten()
-        if logits.shape[-1] == 1:
-            logits = torch.cat([torch.zeros_like(logits), logits], -1)
+        logits, targets = class_logits(model(inputs)), targets.flatten()
         smoothing = self.label_smoothing if model.training else 0.0
         loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
         hits = (logits.detach().argmax(-1) == targets).sum()
         return Outcome(loss, hits, torch.tensor(len(targets), device=targets.device))
+
+
+def class_logits(output: Any) -> Tensor:
+    """(predictions, classes) of logits (..., classes), or of an object that has them as ``logits``.
+
+    A single logit z stands for the logits (0, z) of two classes.
+    """
+    logits = (output if isinstance(output, Tensor) else output.logits).flatten(0, -2)
+    return torch.cat([torch.zeros_like(logits), logits], -1) if logits.shape[-1] == 1 else logits
 
 
 def pair(batch: Batch) -> tuple[Tensor, Tensor]:
