@@ -65,6 +65,27 @@ def test_a_student_comes_to_predict_what_its_teacher_predicts(batch):
     assert after > 0.95
 
 
+def test_mixed_pairs_by_hand(batch):
+    model, teacher = _net(0), _net(1).eval()
+    torch.manual_seed(3)
+    share, other = 0.6 * torch.rand(32, 1), torch.randperm(32)
+    inputs, labels = batch
+    mixed = (1 - share) * inputs + share * inputs[other]
+    z, t = model(mixed), teacher(mixed)
+    own = [F.cross_entropy(z, y, reduction="none") for y in (labels, labels[other])]
+    divergence = (t.softmax(1) * (t.log_softmax(1) - z.log_softmax(1))).sum(1).mean()
+    expected = 0.5 * ((1 - share[:, 0]) * own[0] + share[:, 0] * own[1]).mean() + 0.5 * divergence
+    torch.manual_seed(3)
+    outcome = Distillation(teacher, weight=0.5, temperature=1.0, mixup=0.6)(model, batch)
+    assert outcome.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert int(outcome.hits) == int((z.argmax(1) == labels).sum())
+
+
+def test_nothing_is_mixed_in_evaluation(batch):
+    teacher, model = _net(1).eval(), _net(0).eval()
+    assert torch.equal(Distillation(teacher, mixup=0.5)(model, batch).loss, CrossEntropy()(model, batch).loss)
+
+
 def test_what_makes_no_sense_is_refused(batch):
     teacher = _net(1).eval()
     with pytest.raises(ValueError, match=r"weight=1\.5: a share"):
@@ -77,3 +98,10 @@ def test_what_makes_no_sense_is_refused(batch):
         Distillation(_net(1, classes=5).eval())(_net(0), batch)
     with pytest.raises(TypeError, match="keyword arguments"):
         Distillation(teacher)(_net(0), {"x": batch[0]})
+    with pytest.raises(ValueError, match=r"mixup=-0\.5: a share"):
+        Distillation(teacher, mixup=-0.5)
+    with pytest.raises(ValueError, match=r"int64: use mixup=0"):
+        Distillation(nn.Embedding(9, 3).eval(), mixup=0.5)(nn.Embedding(9, 3), (batch[1], batch[1]))
+    sequences = (batch[0].view(4, 8, 8), batch[1].view(4, 8))
+    with pytest.raises(ValueError, match="4 inputs with 32 targets cannot be mixed"):
+        Distillation(teacher, mixup=0.5)(_net(0), sequences)

@@ -17,6 +17,7 @@ from bisparse.compress.distance import relative_distance
 from bisparse.compress.hidden import HiddenStates, hidden_distance, layers_with_weights, run_recorded
 from bisparse.compress.outputs import output_tensor, split_call, valid_outputs
 from bisparse.compress.student import Student
+from bisparse.mixup import mix_pairs
 
 __all__ = ["Distill", "Distilled"]
 
@@ -185,9 +186,7 @@ def _mixed(call: Call, share: float, generator: torch.Generator) -> Call:
     inputs = call.args[0]
     if not inputs.is_floating_point() or len(inputs) < 2:
         return call
-    weight = share * torch.rand((len(inputs),) + (1,) * (inputs.dim() - 1), generator=generator)
-    other = inputs[torch.randperm(len(inputs), generator=generator).to(inputs.device)]
-    return Call((inputs.lerp(other, weight.to(inputs)),), call.kwargs, call.valid)
+    return Call((mix_pairs(inputs, share, generator).inputs,), call.kwargs, call.valid)
 
 
 def _outputs(call: Call, output: object) -> Tensor:

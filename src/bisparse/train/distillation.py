@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bisparse.mixup import Mixture, mix_pairs
 from bisparse.train.examples import Batch
 from bisparse.train.objective import CrossEntropy, Outcome, class_logits, pair
 
@@ -23,12 +24,19 @@ class Distillation:
     gradients comparable whatever the temperature (Hinton, Vinyals and Dean 2015, section 2). In evaluation mode the
     loss is the cross-entropy alone, so that losses compare with those of other objectives.
 
+    With ``mixup`` both networks see images mixed in pairs: a teacher says little about images that it knows by heart,
+    and much about those between them (Beyer et al., "Knowledge distillation: a good teacher is patient and
+    consistent", CVPR 2022, section 3.2). The cross-entropy then mixes those of both classes. Pairs and shares come
+    from PyTorch's global generator, which a :class:`bisparse.train.trainer.Trainer` seeds at every step.
+
     Cost: one forward pass of the teacher per batch, without gradient.
 
     Attributes:
         teacher: as it was before pruning, in evaluation mode, on the model's device.
         weight: share of the divergence, from 0 to 1.
         temperature: T, above 0.
+        mixup: largest share of the second input of a pair, from 0 (inputs as they are) to 1; see
+            :func:`bisparse.mixup.mix_pairs`.
 
     Raises:
         ValueError: a number out of its range, or a teacher in training mode (its batch norms would change).
@@ -37,10 +45,12 @@ class Distillation:
     teacher: nn.Module
     weight: float = 0.9
     temperature: float = 4.0
+    mixup: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.weight <= 1.0:
-            raise ValueError(f"weight={self.weight}: a share lies between 0 and 1")
+        for name in ("weight", "mixup"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name}={getattr(self, name)}: a share lies between 0 and 1")
         if not self.temperature > 0.0:
             raise ValueError(f"temperature={self.temperature}: must be above 0")
         if self.teacher.training:
@@ -51,11 +61,15 @@ class Distillation:
 
         Raises:
             TypeError: a batch of keyword arguments.
-            ValueError: model and teacher return logits of different shapes.
+            ValueError: model and teacher return logits of different shapes; or inputs to be mixed that are not of
+                floating point, or have several targets each.
         """
         if not model.training:
             return CrossEntropy()(model, batch)
         inputs, targets = pair(batch)
+        mixture = mix_pairs(inputs, self.mixup) if self.mixup else None
+        if mixture is not None:
+            inputs = mixture.inputs
         logits = class_logits(model(inputs))
         with torch.no_grad():
             soft = class_logits(self.teacher(inputs))
@@ -65,9 +79,8 @@ class Distillation:
                 "distillation needs the same classes in the same order"
             )
         targets = targets.flatten()
-        loss = (1.0 - self.weight) * F.cross_entropy(logits, targets) + self.weight * self._divergence(
-            logits, soft
-        )
+        own = _cross_entropy(logits, targets, mixture)
+        loss = (1.0 - self.weight) * own + self.weight * self._divergence(logits, soft)
         hits = (logits.detach().argmax(-1) == targets).sum()
         return Outcome(loss, hits, torch.tensor(len(targets), device=targets.device))
 
@@ -75,3 +88,15 @@ class Distillation:
         """T^2 times the mean of KL(teacher || model)."""
         model, teacher = (F.log_softmax(values / self.temperature, -1) for values in (logits, soft))
         return self.temperature**2 * F.kl_div(model, teacher, log_target=True, reduction="batchmean")
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor, mixture: Mixture | None) -> Tensor:
+    """Mean over the predictions; of mixed inputs, of both classes by their shares."""
+    if mixture is None:
+        return F.cross_entropy(logits, targets)
+    if len(targets) != len(mixture.share):
+        raise ValueError(
+            f"{len(mixture.share)} inputs with {len(targets)} targets cannot be mixed, one each could: use mixup=0"
+        )
+    one, two = (F.cross_entropy(logits, t, reduction="none") for t in (targets, targets[mixture.other]))
+    return one.lerp(two, mixture.share.to(one)).mean()
