@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from bisparse.compress.calibration import Call
 from bisparse.filters.elimination import elimination_errors
 from bisparse.filters.families import find_families
+from bisparse.filters.output_change import OutputChange
 from bisparse.filters.trace import trace
 from bisparse.filters.widths import Scored, widths_at
 
@@ -33,7 +35,7 @@ def refitted(inputs: Tensor, weight: Tensor, kept: list[int]) -> float:
 @pytest.fixture
 def network() -> tuple[nn.Sequential, Tensor]:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)).double().eval()
+    model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3, bias=False)).double().eval()
     return model, torch.randn(40, 5, dtype=torch.float64)
 
 
@@ -77,6 +79,65 @@ def test_padding_tokens_do_not_count(network: tuple[nn.Sequential, Tensor]) -> N
     padded, real = (elimination_errors(model, found, find_families(found), [call])[0] for call in calls)
     np.testing.assert_allclose(padded, real, rtol=1e-4)  # moments are summed in another order
     assert not np.allclose(padded, errors(model, x), rtol=1e-2)
+
+
+def test_what_the_rest_of_the_network_hides_costs_nothing() -> None:
+    """Two equal branches, of which the output sees one a thousand times less."""
+
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.loud = nn.Sequential(nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 3))
+            self.quiet = copy.deepcopy(self.loud)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.loud(x) + 1e-3 * self.quiet(x)
+
+    torch.manual_seed(2)
+    model, x = Branches().eval(), torch.randn(64, 4)
+    found = trace(model, Call((x[:2],)))
+    families = find_families(found)
+    loud, quiet = elimination_errors(model, found, families, [Call((x,))])
+    assert [family.name.split(".")[0] for family in families] == ["loud", "quiet"]
+    np.testing.assert_allclose(np.sort(quiet)[:-1], 1e-6 * np.sort(loud)[:-1], rtol=1e-3, atol=1e-12)
+    costs = [Scored(np.asarray(errors)) for errors in (loud, quiet)]
+    assert widths_at(costs, "error", float(np.log(np.sort(loud)[0] / 2))) == [12, 1]
+
+
+def test_the_last_errors_are_those_of_the_network_with_one_unit_left() -> None:
+    torch.manual_seed(3)
+    model = nn.Sequential(
+        nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(256, 5)
+    )
+    x = torch.randn(32, 2, 12, 12)
+    before = {name: value.clone() for name, value in model.eval().state_dict().items()}
+    found = trace(model, Call((x[:2],)))
+    family = find_families(found)[0]
+    errors = elimination_errors(model, found, [family], [Call((x,))], damping=1e-9)[0]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    last = int(errors.argmax())
+    with torch.no_grad():
+        goal, hidden = model(x), model[:2](x)
+        windows = nn.functional.unfold(hidden, 3).transpose(1, 2).reshape(-1, 72)
+        target = windows @ model[2].weight.flatten(1).t()
+        kept = slice(9 * last, 9 * last + 9)
+        model[2].weight.zero_()
+        model[2].weight[:, last] = torch.linalg.lstsq(windows[:, kept], target).solution.t().view(4, 3, 3)
+        change = float((model(x) - goal).square().sum() / goal.square().sum())
+    assert np.sort(errors)[-2] == pytest.approx(change, rel=1e-3)
+    assert errors[last] > 1.0
+
+
+def test_a_network_that_only_returns_zeros_and_one_that_overflows() -> None:
+    torch.manual_seed(4)
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2, bias=False)).eval()
+    weights = {"2.weight": torch.full((2, 4), torch.inf)}
+    calls = [Call((torch.randn(3, 4),)), Call((torch.randn(5, 4),))]
+    assert OutputChange(model, calls, 6)(weights) == np.inf
+    assert OutputChange(model, calls, 6)({"2.weight": 2 * model[2].weight.detach()}) == pytest.approx(1.0)
+    with torch.no_grad():
+        model[2].weight.zero_()
+    assert OutputChange(model, calls, 6)(weights) == 0.0
 
 
 def test_errors_are_weighed_against_what_a_unit_costs() -> None:

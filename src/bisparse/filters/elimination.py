@@ -14,12 +14,23 @@ from bisparse.compress.calibration import Call, evaluation_state
 from bisparse.filters.collect import input_pieces, layer_weight
 from bisparse.filters.families import Family
 from bisparse.filters.indices import Ids
+from bisparse.filters.output_change import OutputChange
 from bisparse.filters.trace import Trace
 from bisparse.filters.walk import Product
 
 __all__ = ["elimination_errors"]
 
 _STEPS = 128  # eliminations per family at most; wide layers lose several channels at once
+_MEASURED = (
+    0.9,
+    0.8,
+    0.65,
+    0.5,
+    0.35,
+    0.2,
+    0.1,
+    0.0,
+)  # shares of a family's units at which the outputs are looked at
 
 
 class _Reader:
@@ -60,30 +71,113 @@ class _Moments:
     sums: list[Tensor]
 
 
+class _Elimination:
+    """The units of one family, and the layers that read them while these lose one unit after the other."""
+
+    def __init__(
+        self, family: Family, trace: Trace, model: nn.Module, moments: Mapping[str, _Moments], damping: float
+    ) -> None:
+        self.alive: list[int] = family.units.tolist()
+        self._count = max(1, len(family) // _STEPS)
+        self._model, self._moments = model, moments
+        self._readers = {
+            product.weight: _readers(product, trace, model, moments[product.weight], damping)
+            for product in family.read
+        }
+
+    def down_to(self, width: int) -> dict[int, float]:
+        """Eliminate until so many units are left; the increase of the readers' errors by unit, in this order."""
+        gone: dict[int, float] = {}
+        readers = [reader for parts in self._readers.values() for reader in parts]
+        while len(self.alive) > width:
+            losses = torch.stack([_known(reader, self.alive) for reader in readers]).sum(0)
+            count = min(self._count, len(self.alive) - width)
+            chosen = {
+                self.alive[place]: max(float(losses[place]), 0.0)
+                for place in torch.argsort(losses, stable=True)[:count].tolist()
+            }
+            for reader in readers:
+                present = [unit for unit in chosen if unit in reader.columns]
+                if present:
+                    reader.remove(present)
+            self.alive = [unit for unit in self.alive if unit not in chosen]
+            gone |= chosen
+        return gone
+
+    def weights(self) -> dict[str, Tensor]:
+        """The readers' weights by name, refitted to the units that are left."""
+        found: dict[str, Tensor] = {}
+        for name, parts in self._readers.items():
+            weight = self._model.get_parameter(name).detach().clone(memory_format=torch.contiguous_format)
+            view = layer_weight(self._moments[name].module, weight)
+            view.copy_(torch.cat([part.weight for part in parts]).view(view.shape))
+            found[name] = weight
+        return found
+
+
 def elimination_errors(
     model: nn.Module,
     trace: Trace,
     families: Sequence[Family],
     calls: Sequence[Call],
     *,
+    samples: int = 128,
     damping: float = 1e-4,
 ) -> list[npt.NDArray[np.float64]]:
-    """What the outputs of the layers that read a unit lose by the time it is eliminated, after refitting.
+    """What the network's outputs lose by the time a unit is eliminated, after refitting the layers that read it.
 
-    Problem: remove units so that ``sum over readers of |W X - W' X'|^2 / |W X|^2`` stays small, W' being the best
-    weights for the channels that are left. Greedy: each step removes the unit of least increase, which has a closed
-    form in the inverse second moments, and updates weights and inverse.
+    Which unit of a family goes next: the one whose absence adds least to ``sum over readers of
+    |W X - W' X'|^2 / |W X|^2``, W' being the best weights for the channels that are left; this has a closed form in
+    the inverse second moments, which are updated, and the weights with them. What that is worth: errors of layers do
+    not compare between families, as what follows may hide or enlarge them. So at eight widths of every family, the
+    whole network runs with its readers refitted and all else as it was; between those widths, the change of the
+    outputs is divided in proportion to the readers' errors.
+
+    Args:
+        model: in evaluation mode.
+        trace: of the model.
+        families: what may be removed.
+        calls: calibration data; all of it goes into the moments.
+        samples: of it, at most, on which outputs are compared.
+        damping: of the moments, as a share of their mean diagonal.
 
     Returns:
-        Per family (units,): the accumulated relative squared error when this unit goes; so the units that go first
-        have the smallest numbers.
+        Per family (units,): the relative squared change of the outputs when this unit goes, and those before it;
+        so the units that go first have the smallest numbers, and numbers of all families compare.
 
-    Cost: an inverse per layer, then at most 128 updates of rank K (kernel positions) per family.
+    Raises:
+        TypeError: the model returns no tensor.
+
+    Cost: an inverse per layer, then at most 128 updates of rank K (kernel positions) and eight forward passes of the
+    samples per family.
 
     Source: Hassibi and Stork, "Optimal Brain Surgeon", 1993; for structures: Kurtic et al., "ZipLM", 2023.
     """
     moments = _collect(model, families, calls)
-    return [_eliminate(family, trace, model, moments, damping) for family in families]
+    change = OutputChange(model, calls, samples)
+    return [
+        _errors(family.units.tolist(), _Elimination(family, trace, model, moments, damping), change)
+        for family in families
+    ]
+
+
+def _errors(units: Sequence[int], elimination: _Elimination, change: OutputChange) -> npt.NDArray[np.float64]:
+    """Accumulated change of the outputs by unit; the last unit of a family never goes cheaply."""
+    errors: dict[int, float] = {}
+    reached = 0.0
+    for share in _MEASURED:
+        gone = elimination.down_to(max(1, round(share * len(units))))
+        if gone:
+            before, reached = reached, max(reached, change(elimination.weights()))
+            errors |= dict(zip(gone, _between(before, reached, list(gone.values())), strict=True))
+    return np.array([errors.get(unit, 2.0 * reached + 1.0) for unit in units])
+
+
+def _between(before: float, after: float, increases: Sequence[float]) -> npt.NDArray[np.float64]:
+    """Numbers that rise from one to the other in proportion to the increases."""
+    parts = np.cumsum(increases)
+    parts = parts / parts[-1] if parts[-1] > 0 else np.arange(1, len(parts) + 1) / len(parts)
+    return np.asarray(before + (after - before) * parts)
 
 
 def _collect(model: nn.Module, families: Sequence[Family], calls: Sequence[Call]) -> Mapping[str, _Moments]:
@@ -125,33 +219,6 @@ def _readers(
         _Reader(part.flatten(1), sums, units, damping)
         for part, sums in zip(weight.chunk(product.groups), moments.sums, strict=True)
     ]
-
-
-def _eliminate(
-    family: Family, trace: Trace, model: nn.Module, moments: Mapping[str, _Moments], damping: float
-) -> npt.NDArray[np.float64]:
-    readers = [
-        reader
-        for product in family.read
-        for reader in _readers(product, trace, model, moments[product.weight], damping)
-    ]
-    alive, error = family.units.tolist(), 0.0
-    errors = dict.fromkeys(alive, np.inf)
-    while len(alive) > 1:
-        losses = torch.stack([_known(reader, alive) for reader in readers]).sum(0)
-        count = max(1, len(family) // _STEPS)
-        worst = torch.argsort(losses, stable=True)[: min(count, len(alive) - 1)].tolist()
-        chosen = [alive[place] for place in worst]
-        for place, unit in zip(worst, chosen, strict=True):
-            error += max(float(losses[place]), 0.0)
-            errors[unit] = error
-        for reader in readers:
-            present = [unit for unit in chosen if unit in reader.columns]
-            if present:
-                reader.remove(present)
-        alive = [unit for unit in alive if unit not in set(chosen)]
-    last = max((value for value in errors.values() if np.isfinite(value)), default=0.0)
-    return np.array([min(errors[unit], 2.0 * last + 1.0) for unit in family.units.tolist()])
 
 
 def _known(reader: _Reader, units: Sequence[int]) -> Tensor:

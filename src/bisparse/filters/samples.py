@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bisparse.compress.calibration import Call
 
-__all__ = ["call_size", "few", "split_samples"]
+__all__ = ["call_size", "few", "first_samples", "split_samples"]
 
 
 def _batched(call: Call) -> list[Tensor]:
@@ -51,6 +51,11 @@ def _taken(calls: Sequence[Call], first: int, last: int) -> Iterator[Call]:
         if low < high:
             yield _piece(call, low - begin, high - begin)
         begin += size
+
+
+def first_samples(calls: Sequence[Call], count: int) -> list[Call]:
+    """The first samples of all calls, batch by batch, at most so many."""
+    return list(_taken(calls, 0, count))
 
 
 def split_samples(calls: Sequence[Call], wanted: int, *, exact: bool) -> tuple[list[Call], list[Call]]:
