@@ -15,7 +15,8 @@ from bisparse.filters.bound import (
     sample_size,
     top_error,
 )
-from bisparse.filters.widths import Scored, choose
+from bisparse.filters.budget import level_for
+from bisparse.filters.widths import Scored, choose, widths_at
 
 
 def test_error_and_draws_are_inverse() -> None:
@@ -107,3 +108,21 @@ def test_wrong_probabilities_are_refused() -> None:
         draws_needed(0.1, 1.0, delta=0.0)
     with pytest.raises(ValueError, match="no layer"):
         sample_size([])
+
+
+def test_a_silent_channel_that_may_speak_makes_the_proof_vacuous() -> None:
+    assert top_error(0.0, 1.0, 2.0) == 0.0
+    assert top_error(0.0, 1.0, math.inf) == 1.0
+
+
+@pytest.mark.parametrize("allocation", ["eps", "error"])
+def test_channels_without_scores_go_first_but_only_as_the_budget_asks(allocation: str) -> None:
+    families = [Scored(np.array([0.0] * 6 + [0.2, 0.4])), Scored(np.zeros(5)), Scored(np.array([0.5, 0.6]))]
+    full = [8, 5, 2]
+    assert widths_at(families, allocation, -80.0) == full  # type: ignore[arg-type]
+    for kept in (14, 11, 8):
+        level = level_for(lambda x: widths_at(families, allocation, x), sum, kept, (-80.0, 80.0))  # type: ignore[arg-type]
+        found = widths_at(families, allocation, level)  # type: ignore[arg-type]
+        assert kept - 2 <= sum(found) <= kept
+        assert found[0] >= 2
+        assert found[2] == 2

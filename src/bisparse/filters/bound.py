@@ -65,9 +65,10 @@ def top_error(removed: float, scale: float, kappa: float = 1.0) -> float:
     """The relative error that keeping the most sensitive channels guarantees on samples that kappa covers.
 
     The removed channels have a share r of at most kappa times ``removed``, the sum of their sensitivities; what is left
-    is scaled, so the error is |scale (1 - r) - 1| for some r between 0 and that.
+    is scaled, so the error is |scale (1 - r) - 1| for some r between 0 and that. Where kappa is infinite,
+    channels of sensitivity 0, too, may have any share.
     """
-    share = min(1.0, kappa * removed) if removed > 0 else 0.0
+    share = min(1.0, kappa * removed) if math.isfinite(kappa) else 1.0
     return max(scale - 1.0, 1.0 - scale * (1.0 - share))
 
 

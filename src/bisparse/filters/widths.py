@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from bisparse.filters.bound import draws_for_distinct, draws_needed, expected_distinct
 
-__all__ = ["Allocation", "Choice", "Scored", "Selection", "choose", "widths_at"]
+__all__ = ["Allocation", "Choice", "Scored", "Selection", "choose", "fill", "widths_at"]
 
+_SILENT = 1e-30  # stands for no score: such units go first, but not before the budget asks for it
 Selection: TypeAlias = Literal["top", "random", "hybrid"]
 Allocation: TypeAlias = Literal["eps", "error", "uniform", "global"]
 
@@ -92,7 +93,8 @@ def widths_at(
         eps = math.exp(level)
         wanted = [
             expected_distinct(
-                draws_needed(eps, family.total, delta=delta, outputs=family.outputs), family.probabilities
+                draws_needed(eps, max(family.total, _SILENT), delta=delta, outputs=family.outputs),
+                np.maximum(family.probabilities, _SILENT),
             )
             for family in families
         ]
@@ -110,10 +112,46 @@ def widths_at(
     return [_rounded(width, family, multiple) for width, family in zip(wanted, families, strict=True)]
 
 
+def fill(
+    families: Sequence[Scored],
+    widths: Sequence[int],
+    cost: Callable[[Sequence[int]], float],
+    limit: float,
+    *,
+    multiple: int = 1,
+) -> list[int]:
+    """Spend what single units left of a budget: widths grow where a unit's error is largest for its price.
+
+    One unit of a wide family (all layers that add to one residual sum, say) may cost more than is left, while units of
+    others still fit.
+
+    Args:
+        families: their scores are accumulated errors.
+        widths: within the limit.
+        cost: of widths.
+        limit: of the cost.
+        multiple: that widths are of.
+    """
+    grown = list(widths)
+    worth = [_marginal(family)[::-1] for family in families]
+    while True:
+        fitting = []
+        for number, width in enumerate(grown):
+            wider = min(len(worth[number]), width + multiple)
+            trial = [*grown[:number], wider, *grown[number + 1 :]]
+            if wider > width and cost(trial) <= limit:
+                fitting.append((float(worth[number][width]), -number, trial))
+        if not fitting:
+            return grown
+        grown = max(fitting)[2]
+
+
 def _marginal(family: Scored) -> npt.NDArray[np.float64]:
-    """What each further unit adds to the error, per unit of its price; never falling."""
+    """What each further unit adds to the error, per unit of its price; never falling, and one by one if nothing."""
+    count = len(family.scores)
     steps = np.diff(np.sort(family.scores), prepend=0.0)
-    return np.asarray(np.maximum.accumulate(steps) / max(family.price, 1e-300))
+    nothing = _SILENT * (1 + np.arange(count) / count)
+    return np.maximum(np.maximum.accumulate(steps) / max(family.price, 1e-300), nothing)
 
 
 def _rounded(width: float, family: Scored, multiple: int) -> int:
