@@ -18,7 +18,15 @@ from bisparse.filters.sensitivity import KernelReduction, channel_sensitivity
 from bisparse.filters.trace import Trace
 from bisparse.filters.walk import Product
 
-__all__ = ["LayerShares", "collect_shares", "input_pieces", "layer_inputs", "layer_weight"]
+__all__ = [
+    "LayerShares",
+    "check_finite",
+    "collect_shares",
+    "input_pieces",
+    "layer_inputs",
+    "layer_weight",
+    "running_readers",
+]
 
 _ENTRIES = 2**21  # of unfolded windows: what stays in the cache of one core
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -37,14 +45,6 @@ class LayerShares:
     units: Ids
     first: Tensor
     second: Tensor
-
-    @property
-    def kappa(self) -> float:
-        """By how much shares of the samples set apart exceed the sensitivities; at least 1, infinite where a channel
-        that was silent spoke.
-        """
-        ratio = torch.where(self.second > 0, self.second / self.first, 0.0)
-        return max(1.0, float(ratio.max())) if len(ratio) else 1.0
 
 
 def layer_weight(module: nn.Module, weight: Tensor) -> Tensor:
@@ -90,15 +90,22 @@ def input_pieces(module: nn.Module, inputs: Tensor, valid: Tensor | None = None)
             yield layer_inputs(module, piece).float()
 
 
+def check_finite(inputs: Tensor, name: str) -> None:
+    """Refuse inputs of a layer that say nothing.
+
+    Raises:
+        ValueError: NaN or infinity.
+    """
+    if not bool(inputs.isfinite().all()):
+        raise ValueError(f"the inputs of {name} are not finite: check the calibration data and the weights")
+
+
 class _Layer:
     """Running maxima of one product."""
 
-    def __init__(self, module: nn.Module, weight: Tensor, product: Product, units: Ids) -> None:
-        self.module, self.weight, self.groups = (
-            module,
-            layer_weight(module, weight.detach()).float(),
-            product.groups,
-        )
+    def __init__(self, modules: Sequence[nn.Module], weight: Tensor, product: Product, units: Ids) -> None:
+        self.modules, self.groups = modules, product.groups
+        self.weight = layer_weight(modules[0], weight.detach()).float()
         per_channel = units[product.inputs]
         self.units, inverse = np.unique(per_channel, return_inverse=True)
         order, counts = np.argsort(inverse, kind="stable"), np.bincount(inverse)
@@ -159,19 +166,17 @@ def collect_shares(
     valid: Tensor | None = None
 
     def watch(layer: _Layer, name: str) -> object:
-        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-            if not bool(args[0].isfinite().all()):
-                raise ValueError(
-                    f"the inputs of {name} are not finite: check the calibration data and the weights"
-                )
-            for windows in input_pieces(layer.module, args[0], valid):
+        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            check_finite(args[0], name)
+            for windows in input_pieces(module, args[0], valid):
                 layer.add(windows, part, reduction)
 
         return hook
 
     handles = [
-        layer.module.register_forward_pre_hook(watch(layer, product.weight))  # type: ignore[arg-type]
+        module.register_forward_pre_hook(watch(layer, product.weight))  # type: ignore[arg-type]
         for product, layer in layers.items()
+        for module in layer.modules
     ]
     try:
         with evaluation_state(model):
@@ -187,6 +192,33 @@ def collect_shares(
     }
 
 
+def running_readers(model: nn.Module, products: Iterable[Product], call: Call) -> set[str]:
+    """Weights among these whose inputs can be watched: those of convolutions and linear layers that are called.
+
+    A weight that other code takes out of its module is multiplied with tensors that no hook sees.
+    """
+    seen: set[str] = set()
+    handles = [
+        module.register_forward_pre_hook(lambda _, __, name=product.weight: seen.add(name))
+        for product in products
+        for module in _known_modules(model, product)
+    ]
+    try:
+        with evaluation_state(model):
+            call.run(model)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def _known_modules(model: nn.Module, product: Product) -> list[nn.Module]:
+    """The convolutions or linear layers whose weight this is: several where it is tied."""
+    weight = model.get_parameter(product.weight)
+    modules = [module for module in model.modules() if getattr(module, "weight", None) is weight]
+    return [m for m in modules if isinstance(m, (nn.Linear, *_CONVS)) or hasattr(m, "nf")]
+
+
 def _layers(model: nn.Module, trace: Trace) -> dict[Product, _Layer]:
     found: dict[Product, _Layer] = {}
     seen: set[str] = set()
@@ -195,10 +227,8 @@ def _layers(model: nn.Module, trace: Trace) -> dict[Product, _Layer]:
         if product.depthwise or not removable or product.weight in seen:
             continue
         seen.add(product.weight)
-        path, _, leaf = product.weight.rpartition(".")
-        module = model.get_submodule(path)
-        known = isinstance(module, (nn.Linear, *_CONVS)) or hasattr(module, "nf")
-        if leaf != "weight" or not known:
+        modules = _known_modules(model, product)
+        if not modules:
             continue
-        found[product] = _Layer(module, model.get_parameter(product.weight), product, trace.units)
+        found[product] = _Layer(modules, model.get_parameter(product.weight), product, trace.units)
     return found

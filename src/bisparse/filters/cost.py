@@ -63,13 +63,13 @@ def costs_of(model: nn.Module, trace: Trace, families: Sequence[Family]) -> Cost
             slopes.append((counts // np.maximum(sizes, 1)).astype(np.int64))
         return _Term(factor, tuple(fixed), tuple(slopes))
 
-    unique = {name for name, _ in model.named_parameters()}
+    known = dict(model.named_parameters(remove_duplicate=False))
+    counted = {
+        id(known[name]): name for name in trace.parameters if name in known
+    }  # tied ones once, by any name
     parameters = [
-        term(1.0, [axis for axis in dims if axis is not None])
-        for name, dims in trace.parameters.items()
-        if name in unique
+        term(1.0, [axis for axis in trace.parameters[name] if axis is not None]) for name in counted.values()
     ]
-    counted = sum(p.numel() for name, p in model.named_parameters() if name in trace.parameters)
-    other = sum(p.numel() for p in model.parameters()) - counted
+    other = sum(p.numel() for p in model.parameters() if id(p) not in counted)
     operations = [term(cost.factor, cost.axes) for cost in trace.costs]
     return Costs(tuple(parameters), tuple(operations), other)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bisparse.compress.calibration import Call, evaluation_state
-from bisparse.filters.collect import input_pieces, layer_weight
+from bisparse.filters.collect import check_finite, input_pieces, layer_weight
 from bisparse.filters.families import Family
 from bisparse.filters.indices import Ids
 from bisparse.filters.output_change import OutputChange
@@ -192,7 +192,10 @@ def _collect(model: nn.Module, families: Sequence[Family], calls: Sequence[Call]
         sums = [torch.zeros(size, size, dtype=torch.float64) for _ in range(product.groups)]
         found[product.weight] = _Moments(module, sums)
 
-        def watch(module: nn.Module, args: tuple[Tensor, ...], sums: list[Tensor] = sums) -> None:
+        def watch(
+            module: nn.Module, args: tuple[Tensor, ...], sums: list[Tensor] = sums, name: str = product.weight
+        ) -> None:
+            check_finite(args[0], name)
             for windows in input_pieces(module, args[0], valid):
                 for total, part in zip(sums, windows.chunk(len(sums)), strict=True):
                     flat = part.flatten(0, 1)

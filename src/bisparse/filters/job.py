@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from bisparse.compress.calibration import Call
 from bisparse.filters.baselines import norm_scores, random_scores, taylor_scores
 from bisparse.filters.budget import Budget, level_for
+from bisparse.filters.collect import running_readers
 from bisparse.filters.cost import Costs, costs_of
 from bisparse.filters.elimination import elimination_errors
 from bisparse.filters.families import Family, find_families, frozen_layers
@@ -26,11 +27,11 @@ from bisparse.filters.proof import family_report
 from bisparse.filters.refit import refit_
 from bisparse.filters.removal import make_plan, scale_inputs_
 from bisparse.filters.report import FamilyReport, FilterReport, Totals
-from bisparse.filters.samples import few
+from bisparse.filters.samples import call_size, few
 from bisparse.filters.scored import Sensitivities, scored, sensitivities
 from bisparse.filters.trace import trace
-from bisparse.filters.verify import removal_error
-from bisparse.filters.widths import Choice, Scored, choose, widths_at
+from bisparse.filters.verify import IncomparableError, removal_error
+from bisparse.filters.widths import Choice, Scored, choose, fill, widths_at
 from bisparse.weights import Selectors, matches
 from bisparse.weights.select import as_selectors, check_names
 
@@ -60,8 +61,9 @@ class FilterJob:
         targets: Selectors | None,
         ignore: Selectors | None,
     ) -> None:
-        self.model, self.calls, self.options = model, calls, options
-        self.sample = few(calls, 2)
+        self.model, self.options = model, options
+        self.calls = [call for call in calls if call_size(call)]
+        self.sample = few(self.calls, 2)
         self.trace = trace(model, self.sample, _protected(model, targets, ignore))
         self.left_out = frozen_layers(self.trace)
         self.families = self._that_work(find_families(self.trace))
@@ -91,8 +93,15 @@ class FilterJob:
         return [family for family in families if family not in failing]
 
     def _works(self, families: Sequence[Family]) -> bool:
-        """Whether the network computes the same with one unit of each family removed as with that unit at zero."""
-        plan = make_plan(self.model, self.trace, [int(family.units[0]) for family in families])
+        """Whether the network computes the same with one to three units of each family removed as with these at zero.
+
+        The numbers differ between neighbours, and fall, so that no two pieces of a ``chunk`` pass that must stay equal.
+        """
+        counts = [min(3 - place % 3, len(family) - 1) for place, family in enumerate(families)]
+        removed = [
+            unit for family, n in zip(families, counts, strict=True) for unit in family.units[:n].tolist()
+        ]
+        plan = make_plan(self.model, self.trace, removed)
         try:
             return removal_error(self.model, plan, self.sample) < _ROUNDING
         except Exception as error:  # whatever a user's code raises when a size has changed
@@ -106,7 +115,7 @@ class FilterJob:
             case "pfp":
                 values = self._sensitivities()
             case "obs":
-                values = elimination_errors(self.model, self.trace, self.families, self.calls)
+                values = self._eliminations()
             case "l1" | "l2":
                 values = norm_scores(self.model, self.trace, self.families, int(self.options.scores[1]))
             case "random":
@@ -127,14 +136,25 @@ class FilterJob:
             samples=self.options.samples,
             reduction=self.options.kernel_reduction,
         )
-        for family in self.families:
-            if not found.knows(family):
-                self.left_out[family.name] = "no layer that reads it was seen to run"
-        self.families = [family for family in self.families if found.knows(family)]
+        self._keep_watched({product.weight for product in found.layers})
         self.sensitivities = found
         pairs = [found.of(family) for family in self.families]
         self.kappas = [kappa for _, kappa in pairs]
         return [values for values, _ in pairs]
+
+    def _eliminations(self) -> list[npt.NDArray[np.float64]]:
+        self._keep_watched(running_readers(self.model, self.trace.products, self.sample))
+        return elimination_errors(self.model, self.trace, self.families, self.calls)
+
+    def _keep_watched(self, readers: set[str]) -> None:
+        """Leave out families that are read by layers whose inputs were not seen."""
+        unseen = [
+            family
+            for family in self.families
+            if not family.read or any(product.weight not in readers for product in family.read)
+        ]
+        self.left_out |= {family.name: "no layer that reads it was seen to run" for family in unseen}
+        self.families = [family for family in self.families if family not in unseen]
 
     @property
     def costs(self) -> Costs:
@@ -159,10 +179,15 @@ class FilterJob:
         self._set_prices(costs.operations if budget.resource == "flops" else costs.parameters, full)
         if budget.resource == "latency":
             self.level = level_for(self.widths, self._latency, budget.keep, bounds, steps=_LATENCY_STEPS)
-        else:
-            cost = costs.parameters if budget.resource == "params" else costs.operations
-            self.level = level_for(self.widths, cost, budget.keep * cost(full), bounds)
-        self.choices = self._choose(self.widths(self.level))
+            self.choices = self._choose(self.widths(self.level))
+            return
+        cost = costs.parameters if budget.resource == "params" else costs.operations
+        limit = budget.keep * cost(full)
+        self.level = level_for(self.widths, cost, limit, bounds)
+        widths = self.widths(self.level)
+        if self.options.allocated == "error":
+            widths = fill(self.scored, widths, cost, limit, multiple=self.options.multiple)
+        self.choices = self._choose(widths)
 
     def _set_prices(self, cost: Callable[[Sequence[int]], float], full: Sequence[int]) -> None:
         """What the removal of one unit of each family saves."""
@@ -182,6 +207,8 @@ class FilterJob:
 
     def _latency(self, widths: Sequence[int]) -> float:
         """Time of the network of these widths as a share of the original's."""
+        if list(widths) == [len(family) for family in self.families]:
+            return 1.0
         plan = self._plan(self._choose(widths))
         pair = {"before": self.model, "after": apply_plan(self.model, plan)}
         times = measure_latency(pair, self.calls[0], repeats=5, seconds=3.0)
@@ -195,8 +222,15 @@ class FilterJob:
         ]
         return make_plan(self.model, self.trace, removed)
 
-    def install(self, budget: Budget, *, latency: bool, seconds: float) -> FilterReport:
-        """Check the smaller network on a copy, then change the model; returns the report.
+    def install(
+        self,
+        budget: Budget,
+        *,
+        latency: bool,
+        seconds: float,
+        evaluate: Callable[[nn.Module], float] | None = None,
+    ) -> FilterReport:
+        """Check, time and evaluate the smaller network as a copy, then change the model; returns the report.
 
         Raises:
             ValueError: the smaller network does not run, or computes something else.
@@ -204,7 +238,9 @@ class FilterJob:
         plan = self._plan(self.choices)
         trial = self._compensated(plan)
         deviation = self._deviation(trial, plan)
-        times = self._times(trial, plan) if latency else {}
+        small = apply_plan(trial, plan) if latency or evaluate else trial
+        times = measure_latency({"before": self.model, "after": small}, self.calls[0]) if latency else {}
+        evaluated = {"before": evaluate(self.model), "after": evaluate(small)} if evaluate else {}
         widths = {
             "before": [len(family) for family in self.families],
             "after": [int(choice.kept.sum()) for choice in self.choices],
@@ -225,13 +261,15 @@ class FilterJob:
             deviation=deviation,
             plan=plan,
             seconds=seconds,
-            notes=self._notes(),
+            notes=self._notes() | evaluated,
         )
 
     def _deviation(self, trial: nn.Module, plan: FilterPlan) -> float:
         """Difference between the smaller network and the masked one, if it is rounding."""
         try:
             deviation = removal_error(trial, plan, self.sample)
+        except IncomparableError:
+            raise
         except Exception as error:
             raise ValueError(
                 f"the code of {type(self.model).__name__} works at its original size only: {error}; take sizes from "
@@ -253,9 +291,6 @@ class FilterJob:
             method = self.options.reconstruct
             refit_(trial, self.trace, plan, self.calls, method, seed=self.options.seed)
         return trial
-
-    def _times(self, trial: nn.Module, plan: FilterPlan) -> dict[str, float]:
-        return measure_latency({"before": self.model, "after": apply_plan(trial, plan)}, self.calls[0])
 
     def _scales(self) -> dict[int, float]:
         return {

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FilterPlan", "apply_plan", "apply_plan_", "load_plan", "save_plan"]
+__all__ = ["FilterPlan", "apply_plan", "apply_plan_", "load_plan", "save_plan", "tensors_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def load_plan(path: str | Path) -> FilterPlan:
     """
     try:
         return FilterPlan.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} is no filter plan: {error}") from None
 
 
@@ -107,11 +107,16 @@ def apply_plan(model: nn.Module, plan: FilterPlan) -> nn.Module:
     return apply_plan_(copy.deepcopy(model), plan)
 
 
-def _check(model: nn.Module, plan: FilterPlan) -> None:
-    tensors = {
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by every name that they have."""
+    return {
         **dict(model.named_parameters(remove_duplicate=False)),
         **dict(model.named_buffers(remove_duplicate=False)),
     }
+
+
+def _check(model: nn.Module, plan: FilterPlan) -> None:
+    tensors = tensors_of(model)
     for name, dims in plan.kept.items():
         if name not in tensors:
             raise ValueError(
@@ -140,10 +145,8 @@ def _resize(module: nn.Module) -> None:
         return
     if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
         groups = module.groups
-        depthwise = weight.shape[1] == 1 and groups > 1
-        if depthwise:
-            multiplier = module.out_channels // groups
-            module.groups = weight.shape[0] // multiplier
+        if groups > 1 and module.in_channels == groups:  # depthwise: as many groups as channels
+            module.groups = weight.shape[0] * groups // module.out_channels
         module.out_channels, module.in_channels = weight.shape[0], weight.shape[1] * module.groups
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = weight.shape

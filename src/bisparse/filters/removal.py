@@ -7,22 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bisparse.filters.indices import Ids
-from bisparse.filters.plan import FilterPlan
+from bisparse.filters.plan import FilterPlan, tensors_of
 from bisparse.filters.trace import Trace
 from bisparse.filters.walk import Split
 
-__all__ = ["make_plan", "mask_removed_", "scale_inputs_", "tensors_of"]
-
-
-def tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by every name that they have."""
-    return {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }
+__all__ = ["make_plan", "mask_removed_", "scale_inputs_"]
 
 
 def _aliases(model: nn.Module) -> dict[str, list[str]]:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 from torch import fx
 
 from bisparse.filters.indices import Axis, Dims, Ids
@@ -63,10 +64,11 @@ def _linear(walk: Walk, node: fx.Node) -> Dims:
 
 def _product(walk: Walk, node: fx.Node, x: Dims, outputs: Axis, inputs: Axis, weight: Any, bias: Any) -> Dims:
     """(..., inputs) times a weight: (..., outputs)."""
-    walk.indices.join(x[-1], inputs)
     _vector(walk, outputs, bias)
-    if outputs is not None and inputs is not None:
-        walk.add_product(weight, outputs, inputs, 1, shape_of(node)[:-1])
+    if outputs is None or inputs is None:
+        return _computed(walk, node, weight, (*x[:-1], None), shape_of(node)[:-1])
+    walk.indices.join(x[-1], inputs)
+    walk.add_product(weight, outputs, inputs, 1, shape_of(node)[:-1])
     return (*x[:-1], outputs)
 
 
@@ -81,17 +83,24 @@ def _convolution(walk: Walk, node: fx.Node) -> Dims:
     spatial = len(weight) - 2
     groups = _argument(node, 6, "groups", 1)
     outputs, inputs = weight[0], weight[1]
-    assert outputs is not None
-    assert inputs is not None
     channel = len(x) - spatial - 1
     for axis in (*weight[2:], *x[channel + 1 :]):
         walk.indices.freeze(axis, "kernel positions")
     _vector(walk, outputs, _argument(node, 2, "bias"))
-    _couple_groups(walk, x[channel], outputs, inputs, groups)
     size = list(shape_of(node))
     del size[channel]
+    if outputs is None or inputs is None:
+        return _computed(walk, node, node.args[1], (*x[:channel], None, *fixed(size[channel:])), size)
+    _couple_groups(walk, x[channel], outputs, inputs, groups)
     walk.add_product(node.args[1], outputs, inputs, groups, size)
     return (*x[:channel], outputs, *fixed(size[channel:]))
+
+
+def _computed(walk: Walk, node: fx.Node, weight: Any, dims: Dims, size: Sequence[int]) -> Dims:
+    """A product with a weight that is itself computed, by an operation that hides its channels: all of them stay."""
+    walk.freeze_all(node, "the weight that meets these channels is computed")
+    walk.costs.append(Cost(math.prod(size) * math.prod(shape_of(weight)) / walk.batch, ()))
+    return dims
 
 
 def _couple_groups(walk: Walk, x: Axis, outputs: Ids, inputs: Ids, groups: int) -> None:
@@ -150,7 +159,9 @@ def _pool(walk: Walk, node: fx.Node) -> Dims | list[Dims]:
 
 
 def _reduce(walk: Walk, node: fx.Node) -> Dims | list[Dims]:
-    """Means, sums, maxima: whatever is reduced over may not change."""
+    """Means, sums, maxima: whatever is reduced over may not change. The maximum of two tensors reduces nothing."""
+    if str(node.target).endswith(".other"):
+        return pointwise(walk, node)
     dims = list(walk.of(node.args[0]))
     chosen = _argument(node, 1, "dim", None)
     keep = _argument(node, 2, "keepdim", False)
@@ -241,9 +252,21 @@ def _prelu(walk: Walk, node: fx.Node) -> Dims:
     return dims
 
 
+def _glu(walk: Walk, node: fx.Node) -> Dims:
+    """The first half of the channels times the sigmoid of the second."""
+    dims = list(walk.of(node.args[0]))
+    place = _argument(node, 1, "dim", -1) % len(dims)
+    axis = dims[place]
+    if axis is not None:
+        value, gate = np.split(axis, 2)
+        dims[place] = walk.indices.join(value, gate)
+    return tuple(dims)
+
+
 _UNARY: tuple[str, ...] = (
     *("dropout", "dropout_", "feature_dropout", "native_dropout", "contiguous", "detach", "detach_", "alias"),
     *("to", "_to_copy", "type_as", "lift_fresh_copy", "relu6", "hardtanh", "selu", "celu", "mish"),
+    *("hardswish", "log_sigmoid", "zeros_like", "ones_like", "_assert_tensor_metadata"),
 )
 _POOLS: tuple[str, ...] = (
     *("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d"),
@@ -266,5 +289,6 @@ RULES: dict[str, Rule] = {
     "group_norm": _group_norm,
     "scaled_dot_product_attention": _attention,
     "embedding": _embedding,
+    "glu": _glu,
     "prelu": _prelu,
 }

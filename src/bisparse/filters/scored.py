@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -36,14 +37,9 @@ class Sensitivities:
     samples: int
     checked: int
 
-    def knows(self, family: Family) -> bool:
-        """Whether every layer that reads the family was seen."""
-        known = {product.weight for product in self.layers}
-        return bool(family.read) and all(product.weight in known for product in family.read)
-
     def of(self, family: Family) -> tuple[npt.NDArray[np.float64], float]:
-        """(units,) the largest sensitivity in any layer that reads a unit, and kappa."""
-        scores, kappa = np.zeros(len(family)), 1.0
+        """(units,) the largest sensitivity in any layer that reads a unit; kappa, infinite if nothing was set apart."""
+        scores, kappa = np.zeros(len(family)), 1.0 if self.checked else math.inf
         weights = {product.weight for product in family.read}
         for product, shares in self.layers.items():
             if product.weight not in weights:

@@ -141,6 +141,13 @@ def _slice(walk: Walk, node: fx.Node) -> Dims:
     return tuple(dims)
 
 
+def _select(walk: Walk, node: fx.Node) -> Dims:
+    """One entry of a dimension, which must stay where it is."""
+    dims = list(walk.of(node.args[0]))
+    walk.indices.freeze(dims.pop(_dimension(node, 1)), "one of these channels is picked by its number")
+    return tuple(dims)
+
+
 def _pieces(walk: Walk, node: fx.Node) -> list[Dims]:
     """chunk, split, split_with_sizes: one tensor for each piece."""
     dims, place = walk.of(node.args[0]), _dimension(node, 2)
@@ -234,6 +241,7 @@ SHAPE_RULES: dict[str, Callable[[Walk, fx.Node], Dims | list[Dims]]] = {
     "numpy_T": _t,
     "expand": _expand,
     "slice": _slice,
+    "select": _select,
     "chunk": _pieces,
     "split": _pieces,
     "split_with_sizes": _pieces,

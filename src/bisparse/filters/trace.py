@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from bisparse.compress.calibration import Call, evaluation_state
 from bisparse.filters.indices import Dims, Ids, Indices
+from bisparse.filters.plan import tensors_of
 from bisparse.filters.rules import RULES, pointwise
 from bisparse.filters.shape_rules import picked
 from bisparse.filters.walk import Cost, Padding, Product, Split, Walk, fixed, shape_of
@@ -66,12 +67,12 @@ def trace(model: nn.Module, call: Call, frozen: Mapping[str, str] | None = None)
         frozen: name of a weight to the reason why its outputs are to stay.
 
     Raises:
-        ValueError: the model cannot be exported; the message says why.
+        ValueError: the model cannot run on the inputs, or cannot be exported; the message says why.
     """
     program = _exported(model, call)
     walk = Walk(Indices(), _batch_size(call))
     walk.padding_modules = frozenset(name for name, module in model.named_modules() if pads_channels(module))
-    _name_parameters(walk, program)
+    _name_parameters(walk, program, tensors_of(model))
     for node in program.graph.nodes:
         if node.op == "call_function":
             walk.dims[node] = _passed(walk, node)
@@ -95,6 +96,7 @@ def trace(model: nn.Module, call: Call, frozen: Mapping[str, str] | None = None)
 
 def _exported(model: nn.Module, call: Call) -> Any:
     with evaluation_state(model):
+        call.run(model)  # says in words where the data do not fit
         try:
             return torch.export.export(model, call.args, dict(call.kwargs), strict=False)
         except Exception as error:  # whatever the exporter meets in a user's code
@@ -111,15 +113,15 @@ def _batch_size(call: Call) -> int:
     return len(tensors[0]) if tensors and tensors[0].dim() else 1
 
 
-def _name_parameters(walk: Walk, program: Any) -> None:
-    """Numbers for the indices of every parameter and buffer; inputs have fixed sizes."""
+def _name_parameters(walk: Walk, program: Any, own: Collection[str]) -> None:
+    """Numbers for the indices of every parameter and buffer; inputs, and tensors that are neither, have fixed sizes."""
     names = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs if spec.target}
     known: dict[str, Dims] = walk.parameters
     for node in program.graph.nodes:
         if node.op != "placeholder":
             continue
         name = names.get(node.name)
-        if name is None:
+        if name is None or name not in own:
             walk.dims[node] = fixed(shape_of(node))
             continue
         walk.names[node] = name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,11 @@ from bisparse.compress.calibration import Call, evaluation_state
 from bisparse.filters.plan import FilterPlan, apply_plan
 from bisparse.filters.removal import mask_removed_
 
-__all__ = ["output_difference", "removal_error"]
+__all__ = ["IncomparableError", "output_difference", "removal_error"]
+
+
+class IncomparableError(ValueError):
+    """Outputs that nothing can be compared with."""
 
 
 def _tensors(value: Any) -> list[Tensor]:
@@ -27,16 +32,30 @@ def _tensors(value: Any) -> list[Tensor]:
 
 
 def output_difference(first: nn.Module, second: nn.Module, call: Call) -> float:
-    """The largest difference of any output, relative to the largest output of the first network."""
+    """The largest difference of any output, relative to the largest output of the first network.
+
+    Equal infinities (of masked scores) are no difference.
+
+    Raises:
+        ValueError: shapes differ.
+        IncomparableError: the first network returns NaN, or no tensor.
+    """
     with evaluation_state(first), evaluation_state(second):
         expected, found = _tensors(call.run(first)), _tensors(call.run(second))
+    if not expected:
+        raise IncomparableError(f"{type(first).__name__} returns no tensor that could be compared")
     if [x.shape for x in expected] != [x.shape for x in found]:
         raise ValueError("the networks return tensors of different shapes")
     largest = 0.0
     for a, b in zip(expected, found, strict=True):
-        if a.is_floating_point() and a.numel():
-            scale = max(float(a.abs().max()), torch.finfo(a.dtype).tiny)
-            largest = max(largest, float((a - b).abs().max()) / scale)
+        if bool(a.isnan().any()):
+            raise IncomparableError("the network returns NaN: check the calibration data and the weights")
+        differs = a != b
+        if a.is_floating_point() and bool(differs.any()):
+            finite = a[a.isfinite()].abs()
+            scale = max(float(finite.max()) if len(finite) else 0.0, torch.finfo(a.dtype).tiny)
+            difference = float((a - b)[differs].abs().max()) / scale
+            largest = max(largest, math.inf if math.isnan(difference) else difference)
     return largest
 
 
