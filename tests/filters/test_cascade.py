@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from bisparse.cli.app import app
 from bisparse.filters import apply_plan_, load_plan, prune_and_retrain_
+from bisparse.filters.cascade import _text
 from bisparse.zoo.mlp import mlp
 
 DATA = list(torch.rand(48, 12, generator=torch.Generator().manual_seed(3)).split(16))
@@ -72,6 +73,21 @@ def test_a_stopped_cascade_goes_on(tmp_path: Path, stop: int) -> None:
         assert torch.equal(first, second)
     with pytest.raises(ValueError, match="holds another cascade"):
         prune_and_retrain_(network(), "params:0.5", nudge, **options)  # type: ignore[arg-type]
+
+
+def test_settings_are_the_same_words_in_the_next_process() -> None:
+    def made_anew() -> object:
+        def loss(model: nn.Module, batch: object) -> float:
+            return 0.0
+
+        return loss
+
+    first, second = made_anew(), made_anew()
+    assert repr(first) != repr(second)
+    assert _text({"loss": first, "targets": [first, nn.Linear]}) == _text(
+        {"targets": [second, nn.Linear], "loss": second}
+    )
+    assert _text({"loss": first}) != _text({"loss": nn.Linear})
 
 
 def test_filters_then_a_pattern_as_one_recipe() -> None:

@@ -84,7 +84,7 @@ def dead_network() -> tuple[nn.Module, list[Tensor]]:
 def test_removing_dead_channels_changes_nothing() -> None:
     model, data = dead_network()
     expected = torch.cat([model(x) for x in data])
-    report = prune_filters_(model, "params:0.78", calibration=data, targets=["one"], latency=False)
+    report = prune_filters_(model, "params:0.67", calibration=data, targets=["one"], latency=False)
     assert report["one"].kept == 6
     assert report["one"].eps == pytest.approx(0.0, abs=1e-12)
     assert float((torch.cat([model(x) for x in data]) - expected).abs().max().detach()) < 1e-6
@@ -264,6 +264,9 @@ def test_latency_budgets_and_measurements() -> None:
         ("params:0.5", {"allocation": "error"}, "needs scores='obs'"),
         ("params:0.5", {"scores": "taylor"}, "needs loss="),
         ("params:0.5", {"samples": 1000}, "calibration holds only 24"),
+        ("params:0.5", {"samples": 2.5}, "samples=2.5 must be a whole number of at least 2"),
+        ("params:0.5", {"seed": -1}, "seed=-1 must be a whole number of at least 0"),
+        ("params:0.5", {"selection": "random", "multiple": 4}, "widths are no multiples of 4"),
         ("params:0.5", {"selection": "random", "reconstruct": "bias"}, "reweights by itself"),
         ("params:0.5", {"targets": ["nothing"]}, "matches no weight"),
         ("params:0.5", {"ignore": ["stem", "one", "two"]}, "no filter can be removed"),
@@ -283,3 +286,94 @@ def test_a_plan_that_does_not_fit_changes_nothing() -> None:
         apply_plan_(small, plan)
     with pytest.raises(ValueError, match="which the model lacks"):
         apply_plan_(Attention(), plan)
+
+
+def test_a_budget_that_is_no_text_is_refused() -> None:
+    model, data = made("residual")
+    with pytest.raises(TypeError, match=r"budget 0\.5: write RESOURCE:SHARE as text"):
+        prune_filters_(model, 0.5, calibration=data)  # type: ignore[arg-type]
+
+
+def test_a_budget_of_all_removes_nothing_and_takes_no_time() -> None:
+    model, data = dead_network()
+    for budget in ("params:1", "flops:1", "latency:1"):
+        report = prune_filters(model, budget, calibration=data, latency=False).report
+        assert report.parameters_removed == 0
+    report = prune_filters(model, "params:0.95", calibration=data, latency=False).report
+    assert 0.05 <= report.parameters_removed < 0.12  # not all six channels that are dead
+
+
+def test_nothing_is_proven_without_samples_set_apart() -> None:
+    model, data = made("residual")
+    report = prune_filters(model, "params:0.7", calibration=data, samples=24, latency=False).report
+    assert report.notes["samples_set_apart"] == 0
+    assert all(family.kappa == float("inf") and family.vacuous for family in report.families)
+    report = prune_filters(model, "params:0.7", calibration=data, samples=12, latency=False).report
+    assert all(1 <= (family.kappa or 0) < 100 for family in report.families)
+
+
+def test_an_evaluation_that_fails_leaves_the_model_alone() -> None:
+    model, data = made("residual")
+    before, calls = shapes(model), list[int]()
+
+    def evaluate(network: nn.Module) -> float:
+        calls.append(sum(p.numel() for p in network.parameters()))
+        if len(calls) == 2:
+            raise RuntimeError("no more images")
+        return 0.0
+
+    with pytest.raises(RuntimeError, match="no more images"):
+        prune_filters_(model, "params:0.5", calibration=data, evaluate=evaluate, latency=False)
+    assert calls[1] <= 0.5 * calls[0]
+    assert shapes(model) == before
+
+
+def test_an_empty_first_batch_is_passed_over() -> None:
+    model, data = made("residual")
+    first = prune_filters(model, "params:0.7", calibration=[data[0][:0], *data], latency=False)
+    again = prune_filters(model, "params:0.7", calibration=data, latency=False)
+    assert first.report.plan == again.report.plan
+
+
+@pytest.mark.parametrize(
+    ("wrong", "calibration", "message"),
+    [
+        (loss, "bare", "needs batches with labels"),
+        (lambda model, batch: model(batch[0]), "labelled", r"must return one number .* got \(8, 5\)"),
+        (lambda model, batch: model(batch[0]).sum().item(), "labelled", "got float"),
+        (lambda model, batch: model(batch[0]).sum().detach(), "labelled", "with a gradient"),
+        (loss, "run", "pass an iterable of them"),
+    ],
+)
+def test_wrong_losses_are_refused_in_words(wrong: Any, calibration: str, message: str) -> None:
+    model, data = made("residual")
+    forms: dict[str, Any] = {
+        "bare": data,
+        "labelled": [(x, torch.arange(8) % 5) for x in data],
+        "run": lambda model: [model(x) for x in data],
+    }
+    with pytest.raises(ValueError, match=message):
+        prune_filters_(
+            model, "params:0.6", calibration=forms[calibration], scores="taylor", loss=wrong, latency=False
+        )
+
+
+def test_frozen_weights_have_taylor_scores_and_stay_frozen() -> None:
+    model, data = made("residual")
+    labelled = [(x, torch.arange(8) % 5) for x in data]
+    expected = prune_filters(
+        model, "params:0.6", calibration=labelled, scores="taylor", loss=loss, latency=False
+    ).report.plan
+    model.requires_grad_(False)
+    pruned = prune_filters(
+        model, "params:0.6", calibration=labelled, scores="taylor", loss=loss, latency=False
+    )
+    assert pruned.report.plan == expected
+    assert not any(p.requires_grad for p in [*pruned.model.parameters(), *model.parameters()])
+
+
+def test_a_file_that_is_no_plan_is_named(tmp_path: Path) -> None:
+    for text in ("{", "[]", '{"kept": {"w": {"first": [0]}}, "attributes": {}}'):
+        (tmp_path / "plan.json").write_text(text, encoding="utf-8")
+        with pytest.raises(ValueError, match=r"plan\.json is no filter plan"):
+            load_plan(tmp_path / "plan.json")

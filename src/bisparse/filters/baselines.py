@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -67,7 +67,10 @@ def taylor_scores(
         trace: of the model.
         families: what is scored.
         batches: labelled data.
-        loss: ``loss(model, batch)``.
+        loss: ``loss(model, batch)``; weights that are frozen count like the others.
+
+    Raises:
+        ValueError: no batch, or a loss that fails, or is not one number that depends on the weights.
 
     Source: Molchanov et al., "Importance Estimation for Neural Network Pruning", 2019.
     """
@@ -75,17 +78,40 @@ def taylor_scores(
     weights = [model.get_parameter(name) for name in names]
     totals = {name: torch.zeros(0) for name in names}
     modes = {module: module.training for module in model.modules()}
+    learns = [weight.requires_grad for weight in weights]
     model.eval()
     try:
+        for weight in weights:
+            weight.requires_grad_(True)
         for batch in batches:
             with torch.enable_grad():
-                gradients = torch.autograd.grad(loss(model, batch), weights)
+                value = _loss_of(model, batch, loss)
+                gradients = torch.autograd.grad(value, weights, materialize_grads=True)
             for name, weight, gradient in zip(names, weights, gradients, strict=True):
                 change = _rows(trace, name, gradient * weight.detach()).sum(1).square()
                 totals[name] = totals[name] + change if len(totals[name]) else change
     finally:
         for module, mode in modes.items():
             module.training = mode
+        for weight, flag in zip(weights, learns, strict=True):
+            weight.requires_grad_(flag)
     if any(not len(total) for total in totals.values()):
         raise ValueError("Taylor scores need at least one labelled batch")
     return _summed(trace, families, totals)
+
+
+def _loss_of(model: nn.Module, batch: object, loss: Callable[[nn.Module, object], Tensor]) -> Tensor:
+    """The loss of a batch, if it is one."""
+    try:
+        value: Any = loss(model, batch)
+    except (RuntimeError, TypeError, LookupError, ValueError) as error:
+        raise ValueError(
+            f"loss= fails on a calibration batch: {error}; scores='taylor' needs batches with labels, as loss= takes "
+            "them"
+        ) from error
+    if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(
+            f"loss= must return one number with a gradient, as a tensor of shape (); got {shape}"
+        )
+    return value

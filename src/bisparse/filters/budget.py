@@ -38,9 +38,12 @@ def parse_budget(text: str | Budget) -> Budget:
 
     Raises:
         ValueError: not of that form.
+        TypeError: no text.
     """
     if isinstance(text, Budget):
         return text
+    if not isinstance(text, str):
+        raise TypeError(f"budget {text!r}: write RESOURCE:SHARE as text, for example 'params:0.6' keeps 60%")
     name, _, share = text.partition(":")
     try:
         keep = float(share)

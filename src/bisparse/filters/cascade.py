@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import nn
 from bisparse.compress.calibration import Calibration
 from bisparse.compress.prune import prune_
 from bisparse.compress.report import PruneReport
+from bisparse.compress.write_report import replace_text
 from bisparse.filters.budget import Budget, parse_budget
 from bisparse.filters.plan import FilterPlan, apply_plan_
 from bisparse.filters.prune import prune_filters_
@@ -199,9 +201,7 @@ class _Store:
                     f"{self._root} holds another cascade (other weights or settings): name another folder"
                 )
         else:
-            stamp.write_text(
-                json.dumps({"fingerprint": fingerprint, "settings": repr(settings)}), encoding="utf-8"
-            )
+            replace_text(stamp, json.dumps({"fingerprint": fingerprint, "settings": _text(settings)}))
 
     def folder(self, number: int) -> Path | None:
         """Of a round."""
@@ -239,8 +239,13 @@ class _Store:
         partial.replace(path / f"{step}.json")
 
 
+def _text(settings: dict[str, Any]) -> str:
+    """Settings in words that are the same in the next process: functions by their names, not by their addresses."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(sorted(settings.items(), key=lambda item: item[0])))
+
+
 def _fingerprint(model: nn.Module, settings: dict[str, Any]) -> str:
-    digest = hashlib.sha256(repr(sorted(settings.items(), key=str)).encode())
+    digest = hashlib.sha256(_text(settings).encode())
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -54,9 +54,13 @@ class FilterOptions:
             raise ValueError(f"selection={self.selection!r} reweights by itself: leave out reconstruct=")
         if self.allocation == "error" and self.scores != "obs":
             raise ValueError(f"allocation='error' needs scores='obs', which are errors; got {self.scores!r}")
-        if self.multiple < 1 or (self.samples is not None and self.samples < 2):
+        for name, least in (("multiple", 1), ("samples", 2), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int) and value >= least):
+                raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")
+        if self.selection != "top" and self.multiple > 1:
             raise ValueError(
-                f"multiple={self.multiple} must be at least 1, samples={self.samples} at least 2"
+                f"selection={self.selection!r} draws, so that widths are no multiples of {self.multiple}: use 'top'"
             )
         if not 0 < self.delta < 1:
             raise ValueError(f"delta={self.delta}: a probability of failure lies strictly between 0 and 1")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +59,7 @@ def prune_filters_(
         targets: remove outputs of these weights only: names, globs, ``re:``, classes, callables; ``None`` = all.
         ignore: leave the outputs of these alone. The network's inputs and outputs are never touched.
         loss: ``loss(model, batch)`` for ``scores="taylor"``.
-        evaluate: called with the model before and after; results in ``report.notes``.
+        evaluate: called with the model, then with the smaller network; results in ``report.notes``.
         latency: measure the time of one call before and after.
         **options: of :class:`bisparse.filters.options.FilterOptions`:
 
@@ -66,7 +67,7 @@ def prune_filters_(
               up for best (no guarantee, the best accuracy; with ``reconstruct="least_squares"``); or for comparison
               ``"l1"``, ``"l2"`` (norms of filters), ``"taylor"``, ``"random"``;
             - ``selection``: ``"top"`` keeps the most sensitive, ``"random"`` draws and reweights, ``"hybrid"`` does
-              both;
+              both. What is drawn has the right widths on average, so it may miss the budget by a few channels;
             - ``allocation``: ``"eps"`` (one error for all layers; default for ``pfp``), ``"error"`` (one price of a
               parameter or multiply-add in errors; default for ``obs``), ``"uniform"`` (the same share of every layer),
               ``"global"`` (one ranking of all units);
@@ -96,19 +97,27 @@ def prune_filters_(
         raise ValueError("scores='taylor' needs loss=: a function of the model and a labelled batch")
     batches = calibration
     if chosen.scores == "taylor":
-        batches = calibration = list(calibration() if callable(calibration) else calibration)
+        batches = calibration = _labelled(calibration)
     calls = calibration_calls(calibration, model)
     begin = time.perf_counter()
     job = FilterJob(model, calls, chosen, targets, ignore)
     job.score(batches, loss)
     job.allocate(wanted)
     seconds = time.perf_counter() - begin
-    before = None if evaluate is None else evaluate(model)
-    report = job.install(wanted, latency=latency, seconds=seconds)
-    if evaluate is not None:
-        report.notes.update(before=before, after=evaluate(model))
+    report = job.install(wanted, latency=latency, seconds=seconds, evaluate=evaluate)
     _LOG.info("%.1f%% of the parameters removed", 100 * report.parameters_removed)
     return report
+
+
+def _labelled(calibration: Calibration) -> list[Any]:
+    """Batches as they come, with their labels."""
+    if not callable(calibration) or isinstance(calibration, Iterable):
+        return list(calibration)
+    if any(p.default is p.empty for p in inspect.signature(calibration).parameters.values()):
+        raise ValueError(
+            "scores='taylor' needs labelled batches: pass an iterable of them, or a callable without arguments"
+        )
+    return list(calibration())
 
 
 def prune_filters(model: nn.Module, budget: str | Budget, **options: Any) -> FilterPruned:
