@@ -26,6 +26,9 @@ from bisparse.train.objective import CrossEntropy
 
 __all__ = ["FilterBench"]
 
+_MIXUP = 0.5
+"""Largest share of the second image of a pair."""
+
 
 class FilterBench:
     """Runs the cases of one network; scores are found once for each measure.
@@ -102,8 +105,9 @@ class FilterBench:
         }
 
     def _retrain(self, net: nn.Module, place: Path | None, case: Case) -> None:
-        objective = Distillation(self._subject.model) if case.distilled else CrossEntropy()
-        self._subject.train(net, case.epochs, self._subject.learning_rate, place, case.seed, objective)
+        teacher = self._subject.model
+        objective = Distillation(teacher, mixup=_MIXUP) if case.distilled else CrossEntropy()
+        self._subject.train(net, case.epochs, case.rate, place, case.seed, objective)
 
     def _operations(self, model: nn.Module) -> float:
         calls = calibration_calls(self._subject.calibration()[:1], model)

@@ -36,13 +36,11 @@ class FilterSubject:
     Attributes:
         model: in evaluation mode.
         data: training, held-out and test examples. Nothing is chosen by the test examples.
-        learning_rate: of retraining.
         precision: of its forward passes.
     """
 
     model: nn.Module
     data: DataParts
-    learning_rate: float
     precision: Literal["float32", "bfloat16"] = "float32"
 
     def calibration(self) -> list[tuple[Tensor, Tensor]]:
@@ -101,7 +99,7 @@ def filter_subject(name: str, folder: Path) -> FilterSubject:
     if name.startswith("resnet"):
         train, validation = hold_out(cifar10_examples(), 1000)
         data = DataParts(train, validation, cifar10_examples("test"))
-        return FilterSubject(pretrained_resnet(int(name[6:])), data, 0.01, "bfloat16")
+        return FilterSubject(pretrained_resnet(int(name[6:])), data, "bfloat16")
     kind, _, which = name.partition("-")
     images = {"mnist": "MNIST", "fashion": "FashionMNIST"}[which]
     flat = kind == "lenet300"
@@ -109,7 +107,7 @@ def filter_subject(name: str, folder: Path) -> FilterSubject:
     data = DataParts(train, validation, mnist("test", name=images, flat=flat))
     build: Callable[[], nn.Module] = lenet_300_100 if flat else lenet5
     torch.manual_seed(0)
-    subject = FilterSubject(build(), data, 0.02)
+    subject = FilterSubject(build(), data)
     path = folder / f"{name}.pt"
     if path.is_file():
         subject.model.load_state_dict(torch.load(path, weights_only=True))
