@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from bisparse.compress.calibration import Call
 from bisparse.filters.elimination import elimination_errors
 from bisparse.filters.families import find_families
 from bisparse.filters.output_change import OutputChange
+from bisparse.filters.prune import prune_filters
 from bisparse.filters.trace import trace
-from bisparse.filters.widths import Scored, widths_at
+from bisparse.filters.widths import Scored, fill, widths_at
 
 
 def errors(model: nn.Sequential, x: Tensor) -> np.ndarray:
@@ -144,3 +146,35 @@ def test_errors_are_weighed_against_what_a_unit_costs() -> None:
     cheap, dear = (Scored(np.array([0.1, 0.3, 0.6]), price=price) for price in (1.0, 10.0))
     assert widths_at([cheap, dear], "error", float(np.log(0.05))) == [3, 1]
     assert widths_at([cheap, dear], "error", float(np.log(0.005))) == [3, 3]
+
+
+def test_what_a_dear_unit_leaves_of_a_budget_goes_to_cheap_ones() -> None:
+    dear = Scored(np.array([0.1, 0.3, 0.6, 1.0]), price=10.0)
+    cheap = Scored(np.array([0.01, 0.02, 0.2, 0.9]), price=1.0)
+
+    def cost(widths: Sequence[int]) -> float:
+        return 10.0 * widths[0] + widths[1]
+
+    assert fill([dear, cheap], [3, 2], cost, 32.0) == [3, 2]
+    assert fill([dear, cheap], [3, 1], cost, 33.9) == [3, 3]
+    assert fill([dear, cheap], [2, 1], cost, 40.0) == [
+        3,
+        4,
+    ]  # cheap ones are worth more, and then one dear one fits
+    assert fill([dear, cheap], [1, 1], cost, 13.5, multiple=2) == [1, 3]
+    assert fill([dear, cheap], [4, 4], cost, 1e9) == [4, 4]
+
+
+def test_of_a_budget_no_unit_is_left_that_fits() -> None:
+    torch.manual_seed(5)
+    model = nn.Sequential(
+        nn.Conv2d(3, 24, 3), nn.ReLU(), nn.Conv2d(24, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(384, 4)
+    ).eval()
+    data, total = [torch.randn(64, 3, 12, 12)], sum(p.numel() for p in model.parameters())
+    for keep in (0.85, 0.6, 0.35):
+        found = prune_filters(model, f"params:{keep}", calibration=data, scores="obs", latency=False).model
+        first, second = found[0].out_channels, found[2].out_channels
+        left = keep * total - sum(p.numel() for p in found.parameters())
+        assert left >= 0
+        assert first == 24 or left < 3 * 9 + 1 + 9 * second
+        assert second == 6 or left < 9 * first + 1 + 64 * 4
