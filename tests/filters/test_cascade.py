@@ -133,6 +133,13 @@ def test_the_command_writes_checkpoint_plan_report_and_picture(
         ("-b params:0", "lies between 0 and 1"),
         ("-o folder", "cannot describe"),
         ("-b flops", "write RESOURCE"),
+        ("--no-latency", "is called without arguments: missing a required argument: 'widths'"),
+        ("--model bisparse.zoo.lenet:lenet5 --then 2:4 --selection random", "widths are no multiples of 4"),
+        pytest.param(
+            "--model bisparse.zoo.lenet:lenet5 --device cuda",
+            "cannot use device 'cuda'",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one"),
+        ),
     ],
 )
 def test_wrong_commands_end_in_one_line(tmp_path: Path, change: str, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -67,7 +68,7 @@ def load_model(text: str) -> nn.Module:
     A folder with ``config.json`` is loaded through ``transformers`` as the class that its config names.
 
     Raises:
-        ValueError: the entry point gives no module, or the folder has no config.
+        ValueError: the entry point gives no module or needs arguments, or the folder has no config.
         ImportError: ``transformers`` is missing.
     """
     folder = Path(text)
@@ -81,10 +82,21 @@ def load_model(text: str) -> nn.Module:
         model = kind.from_pretrained(folder, local_files_only=True)
     else:
         entry = load_entry(text)
-        model = entry() if callable(entry) and not isinstance(entry, nn.Module) else entry
+        model = _built(text, entry) if callable(entry) and not isinstance(entry, nn.Module) else entry
     if not isinstance(model, nn.Module):
         raise ValueError(f"{text!r} gives a {type(model).__name__}, not a torch.nn.Module")
     return model
+
+
+def _built(text: str, build: Callable[[], Any]) -> Any:
+    """What a function without arguments returns."""
+    try:
+        inspect.signature(build).bind()
+    except TypeError as error:
+        raise ValueError(
+            f"{text!r} is called without arguments: {error}; name a function that needs none"
+        ) from None
+    return build()
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
@@ -115,7 +127,7 @@ def ready_model(model: nn.Module, weights: str | Path | None, device: str) -> nn
         load_weights(model, weights)
     try:
         return model.to(device)
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # the latter of a PyTorch without CUDA
         raise ValueError(f"cannot use device {device!r}: {error}") from None
 
 
