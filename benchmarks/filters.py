@@ -1,8 +1,9 @@
 """Accuracy after filters are removed: rows to results/filters.json, tables and a picture into the documents.
 
 Run from the repository root with ``python benchmarks/filters.py``; ``--retrain`` runs the rows with retraining,
-``--only resnet20`` one network, ``--tables`` only rewrites tables and picture. Rows that are there are not measured
-again; retraining that was stopped goes on. Data come from the folder that BISPARSE_DATA names.
+``--latency`` times calls before and after (on a quiet machine, rows to results/filters_latency.json), ``--only
+resnet20`` one network, ``--tables`` only rewrites tables and picture. Rows that are there are not measured again;
+retraining that was stopped goes on. Data come from the folder that BISPARSE_DATA names.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from rich.console import Console
 from bisparse.bench.documents import fill_tables
 from bisparse.bench.filters import FilterBench
 from bisparse.bench.filters_cases import KEY, MODELS, cases
-from bisparse.bench.filters_subjects import filter_subject
+from bisparse.bench.filters_latency import KEY as LATENCY_KEY
+from bisparse.bench.filters_latency import latency_cases, latency_row, latency_table
+from bisparse.bench.filters_subjects import FilterSubject, filter_subject
 from bisparse.bench.filters_tables import draw_filters, filter_tables
 from bisparse.bench.ledger import Ledger
 
@@ -29,6 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=MODELS, help="one network")
     parser.add_argument("--retrain", action="store_true", help="the rows with retraining")
+    parser.add_argument("--latency", action="store_true", help="the time of calls, instead of accuracy")
     parser.add_argument("--limit", type=int, default=10**6, help="measure at most so many rows")
     parser.add_argument("--threads", type=int, default=0, help="of PyTorch; 0: as it likes")
     parser.add_argument("--tables", action="store_true", help="only rewrite the tables")
@@ -36,18 +40,41 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     ledger = Ledger(ROOT / "benchmarks" / "results" / "filters.json", KEY)
+    latency = Ledger(ROOT / "benchmarks" / "results" / "filters_latency.json", LATENCY_KEY)
+    RUNS.mkdir(parents=True, exist_ok=True)
+    if options.latency:
+        time_calls(latency, options)
+    elif not options.tables:
+        measure_accuracy(ledger, options)
+    tables = filter_tables(ledger.rows) | {"filters_latency": latency_table(latency.rows)}
+    fill_tables([ROOT / "README.md", ROOT / "docs" / "filters.md"], tables)
+    draw_filters(ledger.rows, ROOT / "docs" / "images" / "filters.png")
+
+
+def measure_accuracy(ledger: Ledger, options: argparse.Namespace) -> None:
+    """Append the rows that are missing."""
     console, benches = Console(), dict[str, FilterBench]()
     wanted = cases(retrained=options.retrain)
     missing = [c for c in wanted if c.row() not in ledger and options.only in (None, c.model)]
-    RUNS.mkdir(parents=True, exist_ok=True)
-    for case in [] if options.tables else missing[: options.limit]:
+    for case in missing[: options.limit]:
         if case.model not in benches:
             benches[case.model] = FilterBench(filter_subject(case.model, RUNS), RUNS)
         row = benches[case.model].run(case)
         ledger.append(row)
         console.print(" ".join(map(str, case.row().values())), row["accuracy"], f"{row['seconds']} s")
-    fill_tables([ROOT / "README.md", ROOT / "docs" / "filters.md"], filter_tables(ledger.rows))
-    draw_filters(ledger.rows, ROOT / "docs" / "images" / "filters.png")
+
+
+def time_calls(ledger: Ledger, options: argparse.Namespace) -> None:
+    """Append the rows that are missing, at as many threads as PyTorch has."""
+    console, subjects = Console(), dict[str, FilterSubject]()
+    wanted = latency_cases(torch.get_num_threads())
+    missing = [c for c in wanted if c.row() not in ledger and options.only in (None, c.model)]
+    for case in missing[: options.limit]:
+        if case.model not in subjects:
+            subjects[case.model] = filter_subject(case.model, RUNS)
+        row = latency_row(case, subjects[case.model])
+        ledger.append(row)
+        console.print(" ".join(map(str, case.row().values())), row["before_ms"], row["after_ms"])
 
 
 if __name__ == "__main__":

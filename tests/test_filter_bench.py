@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from bisparse.bench.filters_cases import KEEPS, KEY, METHODS, MODELS, Case, cases
+from bisparse.bench.filters_latency import KEY as LATENCY_KEY
+from bisparse.bench.filters_latency import LatencyCase, latency_cases, latency_row, latency_table
+from bisparse.bench.filters_subjects import FilterSubject
 from bisparse.bench.filters_tables import draw_filters, filter_tables
 from bisparse.bench.ledger import Row
+from bisparse.train.examples import DataParts, Pairs
 
 
 def test_cases_are_distinct_and_the_most_telling_come_first() -> None:
@@ -44,3 +51,27 @@ def test_tables_compare_and_pictures_are_drawn(tmp_path: Path) -> None:
     assert line == "| resnet20, elimination, fitted | 45.0% | 30.0% | 91.50 | 91.50 (-0.50) | 1 x 3 epochs |"
     assert draw_filters(rows, tmp_path / "filters.png") is not None
     assert draw_filters([], tmp_path / "none.png") is None
+
+
+def test_times_before_and_after_and_their_table() -> None:
+    found = latency_cases(2)
+    assert len({tuple(case.row()[k] for k in LATENCY_KEY) for case in found}) == len(found) == 18
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 8, 3), nn.Flatten(), nn.Linear(512, 4)
+    )
+    examples = Pairs(torch.randn(1024, 3, 12, 12), torch.zeros(1024, dtype=torch.int64))
+    subject = FilterSubject(model.eval(), DataParts(examples, examples))
+    case = LatencyCase("resnet20", "flops:0.3", 8, 128, 1)
+    row = latency_row(case, subject)
+    assert float(row["operations_removed"] or 0) >= 0.7
+    assert min(float(row[name] or 0) for name in ("before_ms", "after_ms")) > 0
+    made_up = [
+        case.row()
+        | {"parameters_removed": 0.4, "operations_removed": 0.7, "before_ms": 10.0, "after_ms": after}
+        | {"batch": batch}
+        for batch, after in ((1, 8.0), (128, 5.0))
+    ]
+    line = "| resnet20, flops:0.3, widths of 8 | 1 | 40% | 70% | 1.25x (8 of 10 ms) | 2.00x (5 of 10 ms) |"
+    assert latency_table(made_up).splitlines()[2] == line
+    assert latency_table([]) == "Not measured yet.\n"

@@ -147,10 +147,32 @@ def _compared(rows: Sequence[Row]) -> str:
     return markdown_table(["before retraining", "ahead", "least gain", "largest gain"], lines)
 
 
+_WIDTHS = (("obs", "least_squares", ""), ("pfp", "rescale", ""), ("l1", "none", ""), ("l1", "none", "global"))
+
+
+def _operations(rows: Sequence[Row]) -> str:
+    """Share of the multiply-adds that goes with a share of the parameters, by what finds the widths."""
+    lines = []
+    for model in (m for m in MODELS if m.startswith("resnet")):
+        for keep in _keeps(model):
+            found = [_number(_find(rows, _case(model, m, keep)), "operations_removed") for m in _WIDTHS]
+            if any(value is not None for value in found):
+                lines.append([f"{model}, {1 - keep:.0%}", *(_text(value, "{:.0%}") for value in found)])
+    if not lines:
+        return "Not measured yet.\n"
+    return markdown_table(
+        ["parameters removed", "elimination", "sensitivity", "l1", "l1 across layers"], lines
+    )
+
+
 def filter_tables(rows: Sequence[Row]) -> dict[str, str]:
     """Markdown by the name of its place in the documents."""
     one_shot = {f"filters_{model.replace('-', '_')}": _one_shot(rows, model) for model in MODELS}
-    return one_shot | {"filters_compared": _compared(rows), "filters_retrained": _retrained(rows)}
+    return one_shot | {
+        "filters_compared": _compared(rows),
+        "filters_operations": _operations(rows),
+        "filters_retrained": _retrained(rows),
+    }
 
 
 def draw_filters(rows: Sequence[Row], path: Path) -> Path | None:
