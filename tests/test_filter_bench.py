@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from matplotlib.image import imread
 from torch import nn
 
 from bisparse.bench.filters_cases import KEEPS, KEY, METHODS, MODELS, Case, cases
@@ -51,6 +52,24 @@ def test_tables_compare_and_pictures_are_drawn(tmp_path: Path) -> None:
     assert line == "| resnet20, elimination, fitted | 45.0% | 30.0% | 91.50 | 91.50 (-0.50) | 1 x 3 epochs |"
     assert draw_filters(rows, tmp_path / "filters.png") is not None
     assert draw_filters([], tmp_path / "none.png") is None
+
+
+def test_many_networks_are_drawn_in_two_rows(tmp_path: Path) -> None:
+    rows = [
+        made_up(model, *method, keep, 80.0)
+        for model in MODELS[:5]
+        for method in (("dense", "none"), ("obs", "least_squares"), ("l1", "none"))
+        for keep in (1.0, 0.6, 0.5)
+    ]
+    few, many = (
+        draw_filters([row for row in rows if row["model"] in models], tmp_path / f"{len(models)}.png")
+        for models in (MODELS[:3], MODELS[:5])
+    )
+    assert few is not None
+    assert many is not None
+    sizes = [imread(path).shape[:2] for path in (few, many)]
+    assert sizes[1][1] == sizes[0][1]
+    assert sizes[1][0] == 2 * sizes[0][0]
 
 
 def test_times_before_and_after_and_their_table() -> None:

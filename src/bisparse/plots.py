@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,12 @@ _MAX_BARS = 60
 
 
 def save_figure(
-    path: Path, size: tuple[float, float], draw: Sequence[Callable[[Axes], None]], *, title: str = ""
+    path: Path,
+    size: tuple[float, float],
+    draw: Sequence[Callable[[Axes], None]],
+    *,
+    title: str = "",
+    rows: int = 1,
 ) -> Path:
     """Draw panels side by side into a picture.
 
@@ -28,6 +34,7 @@ def save_figure(
         size: width and height of the whole in inches.
         draw: one function for each panel.
         title: above all panels.
+        rows: of panels; the last may have fewer.
 
     Returns:
         The path.
@@ -42,9 +49,9 @@ def save_figure(
     except ImportError:
         raise ImportError('pictures need matplotlib: pip install "bisparse[plot]"') from None
     figure = Figure(figsize=size, dpi=150, layout="constrained")
-    panels: Any = figure.subplots(1, len(draw), squeeze=False)
-    for axes, one in zip(panels.flat, draw, strict=True):
-        one(axes)
+    panels: Any = figure.subplots(rows, -(-len(draw) // rows), squeeze=False)
+    for axes, one in zip_longest(panels.flat, draw):
+        one(axes) if one is not None else axes.set_axis_off()
     figure.suptitle(title)
     figure.savefig(path)
     return path

@@ -180,11 +180,13 @@ def draw_filters(rows: Sequence[Row], path: Path) -> Path | None:
     models = [m for m in MODELS if sum(1 for r in rows if r["model"] == m and not r["rounds"]) > 3]
     if not models:
         return None
-    panels = [partial(_draw_model, rows=rows, model=model) for model in models]
-    return save_figure(path, (4.2 * len(models), 3.6), panels, title="before retraining")
+    panels = [partial(_draw_model, rows=rows, model=model, names=model == models[0]) for model in models]
+    lines = 1 + (len(models) > 3)
+    size = (4.2 * -(-len(models) // lines), 3.4 * lines)
+    return save_figure(path, size, panels, title="before retraining", rows=lines)
 
 
-def _draw_model(axes: Axes, *, rows: Sequence[Row], model: str) -> None:
+def _draw_model(axes: Axes, *, rows: Sequence[Row], model: str, names: bool) -> None:
     styles = {("obs", "least_squares", ""): ("#8a4f9e", "-"), ("pfp", "least_squares", ""): (INK, "-")}
     styles |= {("pfp", "rescale", ""): (ACCENT, "-")}
     styles |= {("l1", "none", ""): ("#c8452d", "-"), ("l1", "least_squares", ""): ("#c8452d", "--")}
@@ -217,4 +219,5 @@ def _draw_model(axes: Axes, *, rows: Sequence[Row], model: str) -> None:
     axes.set_ylabel("test accuracy, %")
     axes.set_title(model, fontsize=9)
     axes.grid(color=PALE)
-    axes.legend(fontsize=6)
+    if names:
+        axes.legend(fontsize=6)
