@@ -201,6 +201,17 @@ def test_any_other_dict_is_refused() -> None:
         Run().sparse.load_state_dict(network().state_dict())
 
 
+@pytest.mark.parametrize("missing", ["weights", "history", "mask", "first", "figures", "is_dense"])
+def test_a_state_that_was_cut_is_refused_and_changes_nothing(missing: str) -> None:
+    state, run = Run().train(5).sparse.state_dict(), Run()
+    before = run.sparse.state_dict()
+    holder = state if missing in state else state["weights"]["0.weight"]
+    del holder[missing]
+    with pytest.raises(ValueError, match=rf"lacks \['{missing}'\]: it was cut or edited"):
+        run.sparse.load_state_dict(state)
+    assert same(run.sparse.state_dict(), before)
+
+
 def test_the_model_s_state_dict_is_sparse_under_its_ordinary_names() -> None:
     run = Run().train(3)
     plain = network()

@@ -21,6 +21,7 @@ from bisparse.weights import as_matrices
 __all__ = ["load_sparsifier_state", "sparsifier_state"]
 
 _VERSION = 1
+_ENTRIES = {"pattern", "shape", "steps", "refreshes", "is_dense", "figures", "mask", "first", "opening"}
 
 
 def sparsifier_state(
@@ -144,6 +145,7 @@ def _check(weights: Sequence[MaskedWeight], state: Mapping[str, Any], hides_all:
             f"this is no state of a sparsifier of version {_VERSION}: its keys are {sorted(state)[:5]}, its version "
             f"is {state.get('version')!r}"
         )
+    _check_keys("the state", state, {"weights", "history"})
     if state.get("hides_all", hides_all) != hides_all:
         what = ("what is dropped", "all of W")
         raise ValueError(
@@ -158,12 +160,20 @@ def _check(weights: Sequence[MaskedWeight], state: Mapping[str, Any], hides_all:
         )
     for name, weight in own.items():
         entry = saved[name]
+        _check_keys(f"the state of {name}", entry, _ENTRIES)
         if tuple(entry["shape"]) != weight.shape or entry["pattern"] != str(weight.prepared):
             raise ValueError(
                 f"{name}: the state was saved for {entry['pattern']} on shape {tuple(entry['shape'])}, the model "
                 f"has {weight.prepared} on {weight.shape}; prepare the same model with the same pattern"
             )
         _check_learned(weight, entry)
+
+
+def _check_keys(what: str, state: Mapping[str, Any], needed: set[str]) -> None:
+    if missing := needed - state.keys():
+        raise ValueError(
+            f"{what} lacks {sorted(missing)}: it was cut or edited; load what state_dict() returned"
+        )
 
 
 def _check_learned(weight: MaskedWeight, state: Mapping[str, Any]) -> None:
