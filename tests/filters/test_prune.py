@@ -282,7 +282,7 @@ def test_a_plan_that_does_not_fit_changes_nothing() -> None:
     model, data = made("residual")
     plan = prune_filters(model, "params:0.6", calibration=data, latency=False).report.plan
     small = apply_plan(model, plan)
-    with pytest.raises(ValueError, match="smaller than the plan says"):
+    with pytest.raises(ValueError, match="the plan was applied already"):
         apply_plan_(small, plan)
     with pytest.raises(ValueError, match="which the model lacks"):
         apply_plan_(Attention(), plan)
@@ -372,8 +372,23 @@ def test_frozen_weights_have_taylor_scores_and_stay_frozen() -> None:
     assert not any(p.requires_grad for p in [*pruned.model.parameters(), *model.parameters()])
 
 
+def test_a_plan_fits_only_the_sizes_that_it_was_made_for() -> None:
+    def build(width: int) -> nn.Sequential:
+        return nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.Linear(width, 3)).eval()
+
+    plan = prune_filters(build(16), "params:0.5", calibration=[torch.randn(8, 6)], latency=False).report.plan
+    for width in (12, 24):
+        other = build(width)
+        with pytest.raises(
+            ValueError, match=rf"0\.weight is \({width}, 6\).*build the model that was pruned"
+        ):
+            apply_plan_(other, plan)
+        assert other[0].out_features == width
+
+
 def test_a_file_that_is_no_plan_is_named(tmp_path: Path) -> None:
-    for text in ("{", "[]", '{"kept": {"w": {"first": [0]}}, "attributes": {}}'):
+    texts = ("{", "[]", '{"kept": {"w": {"first": [0]}}, "attributes": {}, "shapes": {"w": [2]}}')
+    for text in (*texts, '{"kept": {"w": {"0": [0]}}, "attributes": {}, "shapes": {}}'):
         (tmp_path / "plan.json").write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match=r"plan\.json is no filter plan"):
             load_plan(tmp_path / "plan.json")

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bisparse.compress.write_report import replace_text
+
 __all__ = ["FilterPlan", "apply_plan", "apply_plan_", "load_plan", "save_plan", "tensors_of"]
 
 
@@ -20,16 +22,22 @@ class FilterPlan:
 
     Attributes:
         kept: name of a parameter or buffer to dimension to the indices that are kept there, ascending.
+        shapes: name of each of these tensors to its shape before.
         attributes: name of a module to its integer attributes that change with them (heads, padded channels).
     """
 
     kept: Mapping[str, Mapping[int, tuple[int, ...]]] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     attributes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         kept = {name: {str(d): list(ids) for d, ids in dims.items()} for name, dims in self.kept.items()}
-        return {"kept": kept, "attributes": {name: dict(values) for name, values in self.attributes.items()}}
+        return {
+            "kept": kept,
+            "shapes": {name: list(shape) for name, shape in self.shapes.items()},
+            "attributes": {name: dict(values) for name, values in self.attributes.items()},
+        }
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> FilterPlan:
@@ -37,13 +45,16 @@ class FilterPlan:
         kept = {
             name: {int(d): tuple(ids) for d, ids in dims.items()} for name, dims in content["kept"].items()
         }
-        return cls(kept, {name: dict(values) for name, values in content["attributes"].items()})
+        shapes = {name: tuple(shape) for name, shape in content["shapes"].items()}
+        if shapes.keys() != kept.keys():
+            raise ValueError(f"no shape of {sorted(shapes.keys() ^ kept.keys())[:3]}")
+        return cls(kept, shapes, {name: dict(values) for name, values in content["attributes"].items()})
 
 
 def save_plan(plan: FilterPlan, path: str | Path) -> Path:
-    """Write a plan as JSON."""
+    """Write a plan as JSON; an old file is replaced only when the new one is complete."""
     path = Path(path)
-    path.write_text(json.dumps(plan.to_dict()) + "\n", encoding="utf-8")
+    replace_text(path, json.dumps(plan.to_dict()))
     return path
 
 
@@ -76,7 +87,7 @@ def apply_plan_(model: nn.Module, plan: FilterPlan) -> nn.Module:
         The model.
 
     Raises:
-        ValueError: a tensor is missing or smaller than the plan says; the model is unchanged then.
+        ValueError: a tensor is missing, or of another shape than the plan was made for; the model is unchanged then.
     """
     _check(model, plan)
     made: dict[int, Tensor] = {}
@@ -122,12 +133,12 @@ def _check(model: nn.Module, plan: FilterPlan) -> None:
             raise ValueError(
                 f"the plan names {name}, which the model lacks: apply it to the model it was made for"
             )
-        shape = tuple(tensors[name].shape)
-        for dim, ids in dims.items():
-            if dim >= len(shape) or (ids and max(ids) >= shape[dim]):
-                raise ValueError(
-                    f"{name} of shape {shape} is smaller than the plan says (was the plan applied already?)"
-                )
+        shape, before = tuple(tensors[name].shape), plan.shapes[name]
+        if shape == before:
+            continue
+        small = tuple(len(dims.get(dim, range(size))) for dim, size in enumerate(before))
+        remedy = "the plan was applied already" if shape == small else "build the model that was pruned"
+        raise ValueError(f"{name} is {shape}, the plan was made for {before}: {remedy}")
 
 
 def _sliced(tensor: Tensor, dims: Mapping[int, tuple[int, ...]]) -> Tensor:

@@ -46,7 +46,8 @@ def make_plan(model: nn.Module, trace: Trace, removed: Collection[int]) -> Filte
             attributes[padding.module] = {"channels_front": front, "channels_back": back}
     for split in trace.splits:
         _adapt_split(model, trace, split, gone, attributes)
-    return FilterPlan(kept, attributes)
+    tensors = tensors_of(model)
+    return FilterPlan(kept, {name: tuple(tensors[name].shape) for name in kept}, attributes)
 
 
 def _adapt_split(
