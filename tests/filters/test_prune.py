@@ -258,7 +258,7 @@ def test_latency_budgets_and_measurements() -> None:
         ("params", {}, "write RESOURCE:SHARE"),
         ("weights:0.5", {}, "choose one of params, flops, latency"),
         ("params:1.5", {}, "between 0 and 1"),
-        ("params:0.001", {}, "the budget cannot be met"),
+        ("params:0.001", {}, r"the budget cannot be met.*protect fewer layers \(whole: .*: .*\)"),
         ("params:0.5", {"scores": "l3"}, "choose one of pfp"),
         ("params:0.5", {"scores": "l1", "allocation": "eps"}, "needs sensitivities"),
         ("params:0.5", {"allocation": "error"}, "needs scores='obs'"),

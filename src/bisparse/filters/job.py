@@ -124,9 +124,12 @@ class FilterJob:
                 assert loss is not None
                 values = taylor_scores(self.model, self.trace, self.families, batches, loss)
         if not self.families:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in list(self.left_out.items())[:6])
-            raise ValueError(f"no filter can be removed ({reasons or 'the model has no layers'})")
+            raise ValueError(f"no filter can be removed ({self._reasons() or 'the model has no layers'})")
         self.scored = scored(self.families, values)
+
+    def _reasons(self) -> str:
+        """Why the first few of what stays whole does."""
+        return "; ".join(f"{name}: {reason}" for name, reason in list(self.left_out.items())[:6])
 
     def _sensitivities(self) -> list[npt.NDArray[np.float64]]:
         found = sensitivities(
@@ -178,16 +181,30 @@ class FilterJob:
         full = [len(family) for family in self.families]
         self._set_prices(costs.operations if budget.resource == "flops" else costs.parameters, full)
         if budget.resource == "latency":
-            self.level = level_for(self.widths, self._latency, budget.keep, bounds, steps=_LATENCY_STEPS)
+            self.level = self._level(self._latency, budget.keep, bounds, steps=_LATENCY_STEPS)
             self.choices = self._choose(self.widths(self.level))
             return
         cost = costs.parameters if budget.resource == "params" else costs.operations
         limit = budget.keep * cost(full)
-        self.level = level_for(self.widths, cost, limit, bounds)
+        self.level = self._level(cost, limit, bounds)
         widths = self.widths(self.level)
         if self.options.allocated == "error":
             widths = fill(self.scored, widths, cost, limit, multiple=self.options.multiple)
         self.choices = self._choose(widths)
+
+    def _level(
+        self,
+        cost: Callable[[Sequence[int]], float],
+        limit: float,
+        bounds: tuple[float, float],
+        *,
+        steps: int = 60,
+    ) -> float:
+        """See :func:`level_for`; an error also says what stays whole."""
+        try:
+            return level_for(self.widths, cost, limit, bounds, steps=steps)
+        except ValueError as error:
+            raise ValueError(f"{error} (whole: {self._reasons() or 'nothing'})") from None
 
     def _set_prices(self, cost: Callable[[Sequence[int]], float], full: Sequence[int]) -> None:
         """What the removal of one unit of each family saves."""
