@@ -101,6 +101,13 @@ def test_filters_then_a_pattern_as_one_recipe() -> None:
     assert int((groups != 0).sum(-1).max()) <= 2
 
 
+def test_a_cascade_without_retraining_is_refused() -> None:
+    with pytest.raises(TypeError, match="retrain is a NoneType: pass a function"):
+        prune_and_retrain_(network(), "params:0.6", None, calibration=DATA)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="take a multiple of 4"):
+        prune_and_retrain_(network(), "params:0.6", nudge, calibration=DATA, then="2:4", multiple=2)
+
+
 def test_the_command_writes_checkpoint_plan_report_and_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +129,11 @@ def test_the_command_writes_checkpoint_plan_report_and_picture(
     model = apply_plan_(network(), load_plan("small.pt.plan.json"))
     model.load_state_dict(torch.load("small.pt", weights_only=True))
     assert CliRunner().invoke(app, arguments.split()).exit_code == 2  # it exists
+    larger = CliRunner().invoke(app, [*arguments.replace("small.pt", "next.pt").split(), "-w", "small.pt"])
+    assert larger.exit_code == 2
+    assert "build with apply_plan_(build(), load_plan('small.pt.plan.json'))" in " ".join(
+        larger.output.split()
+    )
     again = CliRunner().invoke(app, [*arguments.split(), "--force", "--then", "2:4", "--json"])
     assert again.exit_code == 0, again.output
     assert '"density of 2 weights at 2:4": 0.5' in again.output
@@ -133,6 +145,8 @@ def test_the_command_writes_checkpoint_plan_report_and_picture(
         ("-b params:0", "lies between 0 and 1"),
         ("-o folder", "cannot describe"),
         ("-b flops", "write RESOURCE"),
+        ("--then 2:4 --multiple 6", "leave multiple= out, or take a multiple of 4"),
+        ("--model bisparse.zoo.lenet:lenet5 -c torch:pi", "is one float"),
         ("--no-latency", "is called without arguments: missing a required argument: 'widths'"),
         ("--model bisparse.zoo.lenet:lenet5 --then 2:4 --selection random", "widths are no multiples of 4"),
         pytest.param(

@@ -258,7 +258,16 @@ def test_latency_budgets_and_measurements() -> None:
         ("params", {}, "write RESOURCE:SHARE"),
         ("weights:0.5", {}, "choose one of params, flops, latency"),
         ("params:1.5", {}, "between 0 and 1"),
-        ("params:0.001", {}, r"the budget cannot be met.*protect fewer layers \(whole: .*: .*\)"),
+        ("params:40", {}, r"budget params:40: .*params:0\.6 keeps 60%"),
+        (
+            "params:0.001",
+            {},
+            r"the budget cannot be met.*a share of 0\.\d+ remains, above 0\.001;.*fewer layers \(whole: .*: .*\)",
+        ),
+        ("params:0.5", {"scores": "obs", "selection": "random"}, "in which order units go; use 'top'"),
+        ("params:0.5", {"evaluate": lambda: 1.0}, "evaluate= is called with the model alone"),
+        ("params:0.5", {"evaluate": 0.5}, "evaluate= is a float: pass a function"),
+        ("params:0.5", {"evaluate": lambda model: "good"}, "evaluate= returned a str, not a number"),
         ("params:0.5", {"scores": "l3"}, "choose one of pfp"),
         ("params:0.5", {"scores": "l1", "allocation": "eps"}, "needs sensitivities"),
         ("params:0.5", {"allocation": "error"}, "needs scores='obs'"),
@@ -292,6 +301,26 @@ def test_a_budget_that_is_no_text_is_refused() -> None:
     model, data = made("residual")
     with pytest.raises(TypeError, match=r"budget 0\.5: write RESOURCE:SHARE as text"):
         prune_filters_(model, 0.5, calibration=data)  # type: ignore[arg-type]
+
+
+def test_calls_with_wrong_arguments_are_refused_in_words() -> None:
+    model, data = made("residual")
+    with pytest.raises(TypeError, match=r"unknown option score=: did you mean scores=\?"):
+        prune_filters_(model, "params:0.5", calibration=data, score="obs")
+    with pytest.raises(TypeError, match=r"model is a OrderedDict: pass the torch\.nn\.Module"):
+        prune_filters_(model.state_dict(), "params:0.5", calibration=data)  # type: ignore[arg-type]
+    report = prune_filters(model, "params:0.5", calibration=data, latency=False).report
+    with pytest.raises(TypeError, match=r"a FilterReport is no filter plan: pass report\.plan"):
+        save_plan(report, "never.json")  # type: ignore[arg-type]
+
+
+def test_numbers_of_evaluate_are_plain_ones() -> None:
+    model, data = made("residual")
+    report = prune_filters(
+        model, "params:0.5", calibration=data, latency=False, evaluate=lambda _: torch.tensor([2])
+    ).report
+    assert (report.notes["before"], report.notes["after"]) == (2.0, 2.0)
+    assert "after: 2" in "\n".join(render(report.to_table()))
 
 
 def test_a_budget_of_all_removes_nothing_and_takes_no_time() -> None:

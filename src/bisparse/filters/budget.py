@@ -27,7 +27,10 @@ class Budget:
         if self.resource not in get_args(Resource):
             raise ValueError(f"budget of {self.resource!r}: choose one of {', '.join(get_args(Resource))}")
         if not 0 < self.keep <= 1:
-            raise ValueError(f"budget {self.keep}: the share that remains lies between 0 and 1")
+            raise ValueError(
+                f"budget {self.resource}:{self.keep:g}: the share that remains lies between 0 and 1; "
+                f"{self.resource}:0.6 keeps 60%"
+            )
 
     def __str__(self) -> str:
         return f"{self.resource}:{self.keep:g}"
@@ -58,6 +61,7 @@ def level_for(
     limit: float,
     bounds: tuple[float, float],
     *,
+    whole: float = 1.0,
     steps: int = 60,
 ) -> float:
     """The lowest level at which the cost is within the limit, by bisection.
@@ -67,10 +71,11 @@ def level_for(
         cost: of widths.
         limit: what it may be.
         bounds: a level that removes nothing, and one that removes all that can be removed.
+        whole: cost of the network as it is, for the error message.
         steps: halvings.
 
     Raises:
-        ValueError: even the highest level costs more; says what is the least that can be had.
+        ValueError: even the highest level costs more; says what is the least share that can be had.
     """
     low, high = bounds
     if cost(widths(low)) <= limit:
@@ -78,8 +83,8 @@ def level_for(
     least = cost(widths(high))
     if least > limit:
         raise ValueError(
-            f"the budget cannot be met: with one unit left of everything that may be removed, the cost is {least:.4g}, "
-            f"above {limit:.4g}; ask for a larger share, or protect fewer layers"
+            f"the budget cannot be met: with all widths at their least, a share of {least / whole:.3g} remains, above "
+            f"{limit / whole:.3g}; ask for a larger share, or protect fewer layers"
         )
     for _ in range(steps):
         middle = (low + high) / 2

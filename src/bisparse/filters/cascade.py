@@ -19,10 +19,12 @@ from bisparse.compress.prune import prune_
 from bisparse.compress.report import PruneReport
 from bisparse.compress.write_report import replace_text
 from bisparse.filters.budget import Budget, parse_budget
+from bisparse.filters.evaluated import Evaluate, check_evaluate, evaluated
+from bisparse.filters.options import with_block
 from bisparse.filters.plan import FilterPlan, apply_plan_
 from bisparse.filters.prune import prune_filters_
 from bisparse.filters.report import FilterReport
-from bisparse.pattern import Pattern, Unstructured, parse_pattern
+from bisparse.pattern import Pattern, parse_pattern
 from bisparse.report import Column, Table, to_plain
 
 __all__ = ["CascadeReport", "CascadeRound", "Retrain", "prune_and_retrain_"]
@@ -95,7 +97,7 @@ def prune_and_retrain_(
     calibration: Calibration,
     rounds: int = 1,
     then: str | Pattern | None = None,
-    evaluate: Callable[[nn.Module], float] | None = None,
+    evaluate: Evaluate | None = None,
     folder: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> CascadeReport:
@@ -115,14 +117,18 @@ def prune_and_retrain_(
         **options: of :func:`bisparse.prune_filters_`.
 
     Raises:
-        ValueError: fewer than one round, or a folder that belongs to something else; else as ``prune_filters_``.
+        ValueError: fewer than one round, widths that do not fit the pattern, or a folder that belongs to something
+            else; else as ``prune_filters_``.
+        TypeError: ``retrain`` cannot be called.
     """
     wanted = parse_budget(budget)
     pattern = None if then is None else parse_pattern(then)
     if rounds < 1:
         raise ValueError(f"rounds={rounds}: at least one is needed")
-    if pattern is not None and not isinstance(pattern, Unstructured):
-        options = {"multiple": pattern.block} | options
+    if not callable(retrain):
+        raise TypeError(f"retrain is a {type(retrain).__name__}: pass a function of a model and a folder")
+    check_evaluate(evaluate)
+    options = with_block(options, pattern)
     store = _Store(folder, model, {"budget": str(wanted), "rounds": rounds, "options": options})
     original: float | None = None
     steps: list[CascadeRound] = []
@@ -147,7 +153,7 @@ def prune_and_retrain_(
         if done is None:
             retrain(model, store.folder(number))
             model.eval()
-            done = {"retrained": None if evaluate is None else evaluate(model)}
+            done = {"retrained": None if evaluate is None else evaluated(evaluate, model)}
             store.save(model, number, "retrained", done)
         else:
             store.fill(model, number, "retrained")
@@ -166,7 +172,7 @@ def _measured(
     keep: float,
     budget: Budget,
     original: float | None,
-    evaluate: Callable[[nn.Module], float] | None,
+    evaluate: Evaluate | None,
     model: nn.Module,
 ) -> dict[str, Any]:
     """What a later call must know of a round."""
@@ -176,7 +182,7 @@ def _measured(
             "keep": keep,
             "parameters": report.after.parameters,
             "operations": report.after.operations,
-            "pruned": None if evaluate is None else evaluate(model),
+            "pruned": None if evaluate is None else evaluated(evaluate, model),
         },
         "original": before if original is None else original,
         "plan": report.plan.to_dict(),

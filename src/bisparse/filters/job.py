@@ -19,6 +19,7 @@ from bisparse.filters.budget import Budget, level_for
 from bisparse.filters.collect import running_readers
 from bisparse.filters.cost import Costs, costs_of
 from bisparse.filters.elimination import elimination_errors
+from bisparse.filters.evaluated import Evaluate, evaluated
 from bisparse.filters.families import Family, find_families, frozen_layers
 from bisparse.filters.latency import measure_latency
 from bisparse.filters.options import FilterOptions
@@ -186,7 +187,7 @@ class FilterJob:
             return
         cost = costs.parameters if budget.resource == "params" else costs.operations
         limit = budget.keep * cost(full)
-        self.level = self._level(cost, limit, bounds)
+        self.level = self._level(cost, limit, bounds, whole=cost(full))
         widths = self.widths(self.level)
         if self.options.allocated == "error":
             widths = fill(self.scored, widths, cost, limit, multiple=self.options.multiple)
@@ -198,11 +199,12 @@ class FilterJob:
         limit: float,
         bounds: tuple[float, float],
         *,
+        whole: float = 1.0,
         steps: int = 60,
     ) -> float:
         """See :func:`level_for`; an error also says what stays whole."""
         try:
-            return level_for(self.widths, cost, limit, bounds, steps=steps)
+            return level_for(self.widths, cost, limit, bounds, whole=whole, steps=steps)
         except ValueError as error:
             raise ValueError(f"{error} (whole: {self._reasons() or 'nothing'})") from None
 
@@ -245,7 +247,7 @@ class FilterJob:
         *,
         latency: bool,
         seconds: float,
-        evaluate: Callable[[nn.Module], float] | None = None,
+        evaluate: Evaluate | None = None,
     ) -> FilterReport:
         """Check, time and evaluate the smaller network as a copy, then change the model; returns the report.
 
@@ -257,7 +259,8 @@ class FilterJob:
         deviation = self._deviation(trial, plan)
         small = apply_plan(trial, plan) if latency or evaluate else trial
         times = measure_latency({"before": self.model, "after": small}, self.calls[0]) if latency else {}
-        evaluated = {"before": evaluate(self.model), "after": evaluate(small)} if evaluate else {}
+        pair = {"before": self.model, "after": small}
+        results = {name: evaluated(evaluate, network) for name, network in pair.items()} if evaluate else {}
         widths = {
             "before": [len(family) for family in self.families],
             "after": [int(choice.kept.sum()) for choice in self.choices],
@@ -278,7 +281,7 @@ class FilterJob:
             deviation=deviation,
             plan=plan,
             seconds=seconds,
-            notes=self._notes() | evaluated,
+            notes=self._notes() | results,
         )
 
     def _deviation(self, trial: nn.Module, plan: FilterPlan) -> float:

@@ -16,9 +16,11 @@ from bisparse.compress.write_report import replace_text, write_beside
 from bisparse.files.checkpoint import kind_of
 from bisparse.files.partial import PartialOutput, as_output_error
 from bisparse.filters.budget import parse_budget
+from bisparse.filters.evaluated import check_evaluate, evaluated
+from bisparse.filters.options import with_block
 from bisparse.filters.prune import prune_filters_
 from bisparse.filters.report import FilterReport
-from bisparse.pattern import Unstructured, parse_pattern
+from bisparse.pattern import parse_pattern
 
 __all__ = ["FilterModelJob", "prune_model_filters"]
 
@@ -77,6 +79,7 @@ def prune_model_filters(job: FilterModelJob, output: str | Path, *, force: bool 
     """
     parse_budget(job.budget)
     pattern = None if job.then is None else parse_pattern(job.then)
+    options = with_block(job.options, pattern)
     target = Path(output)
     kind = kind_of(target)
     if kind == "folder":
@@ -89,9 +92,7 @@ def prune_model_filters(job: FilterModelJob, output: str | Path, *, force: bool 
         model = ready_model(load_model(job.model), job.weights, job.device).eval()
         calibration: Any = load_calibration(job.calibration, job.model, batch=job.batch, length=job.length)
         evaluate = None if job.evaluate is None else load_entry(job.evaluate)
-        options = dict(job.options)
-        if pattern is not None and not isinstance(pattern, Unstructured):
-            options.setdefault("multiple", pattern.block)
+        check_evaluate(evaluate)
         torch.manual_seed(options.get("seed", 0))  # for data functions that draw
         report = prune_filters_(
             model,
@@ -106,7 +107,7 @@ def prune_model_filters(job: FilterModelJob, output: str | Path, *, force: bool 
             sparse = prune_(model, pattern, calibration=calibration)
             report.notes[f"density of {len(sparse.layers)} weights at {pattern}"] = sparse.density
             if evaluate is not None:
-                report.notes["with the pattern"] = evaluate(model)
+                report.notes["with the pattern"] = evaluated(evaluate, model)
         partial.restart(job.fingerprint())
         with as_output_error(partial.path):
             save_model(model, partial.path, kind)

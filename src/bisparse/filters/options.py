@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TypeAlias, get_args
 
 from bisparse.filters.baselines import FilterScores
 from bisparse.filters.sensitivity import KernelReduction
 from bisparse.filters.widths import Allocation, Selection
+from bisparse.pattern import Pattern, Unstructured
 
-__all__ = ["FilterOptions", "Reconstruct"]
+__all__ = ["FilterOptions", "Reconstruct", "with_block"]
 
 Reconstruct: TypeAlias = Literal[
     "rescale", "none", "bias", "least_squares", "bias+distill", "least_squares+distill"
@@ -52,6 +55,11 @@ class FilterOptions:
             )
         if self.selection != "top" and self.reconstruct not in ("rescale", "none"):
             raise ValueError(f"selection={self.selection!r} reweights by itself: leave out reconstruct=")
+        if self.selection != "top" and self.scores == "obs":
+            raise ValueError(
+                f"selection={self.selection!r} draws in proportion to scores: those of scores='obs' say in which order "
+                "units go; use 'top'"
+            )
         if self.allocation == "error" and self.scores != "obs":
             raise ValueError(f"allocation='error' needs scores='obs', which are errors; got {self.scores!r}")
         for name, least in (("multiple", 1), ("samples", 2), ("seed", 0)):
@@ -65,6 +73,22 @@ class FilterOptions:
         if not 0 < self.delta < 1:
             raise ValueError(f"delta={self.delta}: a probability of failure lies strictly between 0 and 1")
 
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> FilterOptions:
+        """Options by name.
+
+        Raises:
+            TypeError: an unknown name; says which are known.
+            ValueError: a value that makes no sense, or contradicts another.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in options:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, 1)
+                guess = f"did you mean {close[0]}=? " if close else ""
+                raise TypeError(f"unknown option {name}=: {guess}Known options: {', '.join(known)}")
+        return cls(**options)
+
     @property
     def allocated(self) -> Allocation:
         """How widths are found: by one eps for sensitivities, one price of errors for ``obs``, one ranking for Taylor,
@@ -76,3 +100,24 @@ class FilterOptions:
     def as_settings(self) -> dict[str, Any]:
         """For the report."""
         return asdict(self) | {"allocation": self.allocated}
+
+
+def with_block(options: Mapping[str, Any], pattern: Pattern | None) -> dict[str, Any]:
+    """Options whose widths fit the blocks of the pattern that follows.
+
+    Args:
+        options: of :class:`FilterOptions` and more; without ``multiple``, it becomes the pattern's block.
+        pattern: for what is left; ``None`` = none follows.
+
+    Raises:
+        ValueError: ``multiple`` is no multiple of the block.
+    """
+    if pattern is None or isinstance(pattern, Unstructured):
+        return dict(options)
+    multiple = options.get("multiple", pattern.block)
+    if isinstance(multiple, int) and multiple % pattern.block:
+        raise ValueError(
+            f"multiple={multiple} with then={str(pattern)!r}: widths would not fit its blocks; leave multiple= out, or "
+            f"take a multiple of {pattern.block}"
+        )
+    return {**options, "multiple": multiple}

@@ -42,6 +42,9 @@ class FilterPlan:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> FilterPlan:
         """The inverse of :meth:`to_dict`."""
+        missing = [key for key in ("kept", "shapes", "attributes") if key not in content]
+        if missing:
+            raise ValueError(f"it has no {missing[0]!r}")
         kept = {
             name: {int(d): tuple(ids) for d, ids in dims.items()} for name, dims in content["kept"].items()
         }
@@ -52,7 +55,13 @@ class FilterPlan:
 
 
 def save_plan(plan: FilterPlan, path: str | Path) -> Path:
-    """Write a plan as JSON; an old file is replaced only when the new one is complete."""
+    """Write a plan as JSON; an old file is replaced only when the new one is complete.
+
+    Raises:
+        TypeError: not a plan.
+    """
+    if not isinstance(plan, FilterPlan):
+        raise TypeError(f"a {type(plan).__name__} is no filter plan: pass report.plan")
     path = Path(path)
     replace_text(path, json.dumps(plan.to_dict()))
     return path
@@ -67,7 +76,9 @@ def load_plan(path: str | Path) -> FilterPlan:
     try:
         return FilterPlan.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path} is no filter plan: {error}") from None
+        raise ValueError(
+            f"{path} is no filter plan: {error}; name what save_plan wrote, or OUT.plan.json of bisparse filters"
+        ) from None
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bisparse.compress.calibration import Calibration, calibration_calls
 from bisparse.filters.budget import Budget, parse_budget
+from bisparse.filters.evaluated import check_evaluate
 from bisparse.filters.job import FilterJob
 from bisparse.filters.options import FilterOptions
 from bisparse.filters.report import FilterReport
@@ -88,11 +89,16 @@ def prune_filters_(
     Raises:
         ValueError: the model cannot be traced, nothing can be removed, the budget cannot be met, the code of the model
             contradicts a smaller size, or options that contradict each other.
-        TypeError: an unknown option.
+        TypeError: an unknown option, or no module.
 
     Source: Liebenwein, Baykal, Lang, Feldman, Rus, "Provable Filter Pruning for Efficient Neural Networks", 2020.
     """
-    chosen, wanted = FilterOptions(**options), parse_budget(budget)
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model is a {type(model).__name__}: pass the torch.nn.Module, with its weights loaded"
+        )
+    chosen, wanted = FilterOptions.of(options), parse_budget(budget)
+    check_evaluate(evaluate)
     if chosen.scores == "taylor" and loss is None:
         raise ValueError("scores='taylor' needs loss=: a function of the model and a labelled batch")
     batches = calibration

@@ -71,7 +71,8 @@ class FilterReport:
         left_out: name of a weight to the reason why its outputs stayed.
         before: cost of the network as it was.
         after: cost of the network as it is.
-        level: the one number that fixed all widths: the eps of all families, or the share removed.
+        level: the one number that fixed all widths: the eps of all families, the price (error for each parameter or
+            multiply-add saved) or the share removed, as ``settings["allocation"]`` says.
         deviation: largest difference between the outputs of the small network and of the large one with zeros in place
             of what was removed, relative to the largest output: rounding.
         plan: what is kept of every tensor.
@@ -180,7 +181,8 @@ class FilterReport:
                 axes.plot([family.total] * 2, [place - 0.4, place + 0.4], color=INK, linewidth=1.5)
         axes.set_yticks(places, [family.name for family in self.families], fontsize=6)
         axes.invert_yaxis()
-        axes.set_xlabel("channels (dark line: sum of the sensitivities)")
+        summed = any(family.total is not None for family in self.families)
+        axes.set_xlabel("channels" + " (dark line: sum of the sensitivities)" * summed)
         axes.legend()
 
 

@@ -103,7 +103,7 @@ def _exported(model: nn.Module, call: Call) -> Any:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ValueError(
                 f"{type(model).__name__} cannot be traced by torch.export, so it is not known which channels hang "
-                f"together: {reason}"
+                f"together: {reason} (an if on values in forward is the usual cause: move it out of the model)"
             ) from error
 
 
