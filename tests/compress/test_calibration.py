@@ -72,6 +72,10 @@ def test_a_bare_tensor_or_mapping_is_refused_with_the_remedy():
         calibration_calls(torch.zeros(3, 2), nn.Linear(2, 2))
     with pytest.raises(TypeError, match=r"\[batch\]"):
         calibration_calls({"input": torch.zeros(3, 2)}, nn.Linear(2, 2))
+    with pytest.raises(TypeError, match="got one NoneType"):
+        calibration_calls(None, nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="returned one Tensor: return an iterable of batches"):
+        calibration_calls(lambda: torch.zeros(3, 2), nn.Linear(2, 2))
 
 
 def test_a_batch_without_usable_keys_is_refused():

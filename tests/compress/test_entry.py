@@ -43,6 +43,8 @@ def test_models_and_data_by_entry_point(module, tmp_path):
     assert int((load_file(path)["0.weight"] != 0).sum()) == 32
     again = load_model(f"{module}:build")
     again.load_state_dict(torch.load(save_model(model, tmp_path / "pruned.pt"), weights_only=True))
+    rights = {(tmp_path / name).stat().st_mode & 0o777 for name in ("pruned.safetensors", "pruned.pt")}
+    assert len(rights) == 1
     assert torch.equal(again[0].weight, model[0].weight)
     assert str(tmp_path) not in sys.path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,8 @@ def test_filters_then_a_pattern_then_training(tmp_path: Path) -> None:
     assert all(mask.holds for mask in report.masks)
     model = apply_plan_(mlp((64, 48, 32, 10)), load_plan(tmp_path / "run" / "filters.plan.json"))
     model.load_state_dict(load_file(tmp_path / "run" / "model.safetensors"))
+    removed = json.loads((tmp_path / "run" / "filters.report.json").read_text(encoding="utf-8"))
+    assert removed["after"]["parameters"] == sum(p.numel() for p in model.parameters())
     assert sum(p.numel() for p in model.parameters()) <= 0.5 * (64 * 48 + 48 + 48 * 32 + 32 + 330)
     assert (
         train_recipe(Recipe.of({**VALUES, "output": str(tmp_path / "run")}), resume=True).steps
@@ -41,6 +44,8 @@ def test_filters_then_a_pattern_then_training(tmp_path: Path) -> None:
         ({"budget": "params"}, "write RESOURCE:SHARE"),
         ({"budget": "params:0.5", "scores": "l3"}, "choose one of pfp"),
         ({"budget": "params:0.0001"}, "cannot be met"),
+        ({"budget": "latency:0.5"}, r"filters\.budget: .*measured times differ: choose params or flops"),
+        ({"budget": "params:0.5", "scores": "taylor"}, "needs a loss, which a recipe has no key for"),
     ],
 )
 def test_wrong_sections_are_refused_in_words(tmp_path: Path, change: dict[str, str], message: str) -> None:

@@ -35,6 +35,20 @@ def test_the_loss_by_hand(batch):
     assert (int(outcome.hits), int(outcome.count)) == (int((z.argmax(1) == batch[1]).sum()), 32)
 
 
+@pytest.mark.parametrize("objective", [CrossEntropy(), Distillation(_net(1).eval())])
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (torch.zeros(32), r"targets are float32 \(32,\): cross-entropy needs class numbers of int64"),
+        (torch.zeros(32, 3, dtype=torch.int64), r"targets \(32, 3\) for 32 predictions of 3 classes"),
+        (torch.zeros(31, dtype=torch.int64), r"targets \(31,\) for 32 predictions of 3 classes"),
+    ],
+)
+def test_targets_that_are_no_class_numbers_are_named(objective, targets, message):
+    with pytest.raises(ValueError, match=message):
+        objective(_net(0), (torch.randn(32, 8), targets))
+
+
 def test_without_weight_it_is_the_cross_entropy_and_so_it_is_in_evaluation(batch):
     model, teacher = _net(0), _net(1).eval()
     plain = CrossEntropy()(model, batch).loss

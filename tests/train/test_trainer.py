@@ -219,6 +219,11 @@ def test_learning_rates(rate, factors):
     assert [rate.factor(step, 4) for step in range(4)] == pytest.approx(factors)
 
 
+def test_unknown_optimizers_are_refused():
+    with pytest.raises(ValueError, match="optimizer 'adamww': choose one of sgd, adam, adamw"):
+        OptimizerSpec(name="adamww")
+
+
 def test_biases_do_not_decay():
     groups = OptimizerSpec(weight_decay=0.1).build(network()).param_groups
     assert [(group["weight_decay"], {p.dim() for p in group["params"]}) for group in groups] == [

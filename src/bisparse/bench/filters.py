@@ -52,7 +52,7 @@ class FilterBench:
         model = copy.deepcopy(self._subject.model)
         begin = time.perf_counter()
         if case.scores == "dense":
-            values = {"parameters_removed": 0.0, "operations_removed": 0.0}
+            values = self._whole(case, model)
         elif case.rounds:
             values = self._retrained(case, model)
         else:
@@ -61,6 +61,19 @@ class FilterBench:
         accuracy = self._subject.accuracy(model)
         row: Row = {**case.row(), "accuracy": accuracy, "pruned_accuracy": accuracy}
         return row | values | {"seconds": round(seconds, 1), "machine": describe_machine()}
+
+    def _whole(self, case: Case, model: nn.Module) -> dict[str, float]:
+        """Nothing is removed; retraining shows what it does to the network by itself."""
+        values = {"parameters_removed": 0.0, "operations_removed": 0.0}
+        if case.rounds:
+            folder = self._folder_of(case)
+            self._retrain(model, folder, case)
+            shutil.rmtree(folder)
+            values["pruned_accuracy"] = self._subject.accuracy(self._subject.model)
+        return values
+
+    def _folder_of(self, case: Case) -> Path:
+        return self._folder / "-".join(str(value) for value in case.row().values())
 
     def _once(self, case: Case, model: nn.Module) -> dict[str, float]:
         options = _options(case)
@@ -79,8 +92,7 @@ class FilterBench:
         }
 
     def _retrained(self, case: Case, model: nn.Module) -> dict[str, float]:
-        name = "-".join(str(value) for value in case.row().values())
-        folder = self._folder / name
+        folder = self._folder_of(case)
         data: Any = self._subject.calibration()
         report = prune_and_retrain_(
             model,

@@ -78,6 +78,7 @@ _RETRAINED = (
     Case("resnet20", "pfp", "least_squares", 0.597, 1, 8, distilled=True, rate=0.01),
     Case("resnet20", "l1", "none", 0.597, 1, 8, distilled=True, rate=0.01),
     Case("resnet20", "obs", "least_squares", 0.575, 1, 8, distilled=True, rate=0.01),
+    Case("resnet20", "dense", rounds=1, epochs=8, distilled=True, rate=0.01),
     Case("resnet20", "obs", "least_squares", 0.575, 1, 30, distilled=True, rate=0.02),
     Case("resnet20", "pfp", "least_squares", 0.597, 1, 8, rate=0.01),
     Case("lenet300-mnist", "obs", "least_squares", 0.08, 1, 5, rate=0.02),

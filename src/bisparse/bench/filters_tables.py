@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["draw_filters", "filter_tables"]
 
 _NAMES = {
+    ("dense", "none", ""): "nothing removed",
     ("obs", "least_squares", ""): "elimination, fitted",
     ("pfp", "least_squares", ""): "sensitivity, fitted",
     ("pfp", "rescale", ""): "sensitivity, rescaled",

@@ -123,6 +123,17 @@ def _recorded(run: Callable[[nn.Module], Any], model: nn.Module) -> list[Call]:
     return calls
 
 
+def _returned(function: Callable[[], Any]) -> Iterable[Any]:
+    """The batches that a user's function returns."""
+    batches = function()
+    if isinstance(batches, (Tensor, Mapping, str)) or not isinstance(batches, Iterable):
+        raise ValueError(
+            f"the calibration function returned one {type(batches).__name__}: return an iterable of batches, e.g. "
+            "images.split(128) for a tensor of images or [batch] for one batch"
+        )
+    return batches
+
+
 def calibration_calls(calibration: Calibration, model: nn.Module) -> list[Call]:
     """Normalise calibration data to calls of the model.
 
@@ -136,10 +147,13 @@ def calibration_calls(calibration: Calibration, model: nn.Module) -> list[Call]:
         model: the model; its first parameter names the device that tensors are moved to.
 
     Raises:
-        ValueError: no batch at all, only empty ones, or a batch without a usable key.
-        TypeError: the data are a tensor or a mapping instead of an iterable of batches.
+        ValueError: no batch at all, only empty ones, a batch without a usable key, or a callable that returns no
+            iterable of batches.
+        TypeError: the data are a tensor, a mapping or nothing at all instead of an iterable of batches.
     """
-    if isinstance(calibration, (Tensor, Mapping, str)):
+    if isinstance(calibration, (Tensor, Mapping, str)) or not (
+        callable(calibration) or isinstance(calibration, Iterable)
+    ):
         raise TypeError(
             f"calibration must be an iterable of batches, got one {type(calibration).__name__}: pass a list, "
             "e.g. images.split(128) for a tensor of images or [batch] for one batch"
@@ -149,7 +163,7 @@ def calibration_calls(calibration: Calibration, model: nn.Module) -> list[Call]:
         if any(p.default is p.empty for p in inspect.signature(calibration).parameters.values()):
             calls = _recorded(calibration, model)
         else:
-            calls = [_as_call(batch, model, device) for batch in calibration()]
+            calls = [_as_call(batch, model, device) for batch in _returned(calibration)]
     else:
         calls = [_as_call(batch, model, device) for batch in calibration]
     if not calls:

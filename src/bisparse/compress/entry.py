@@ -113,7 +113,15 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         try:
             model.load_state_dict(dict(tensors))
         except RuntimeError as error:
-            raise ValueError(f"{path} does not fit the model: {error}") from None
+            raise ValueError(f"{path} does not fit the model{_plan_told(Path(path))}: {error}") from None
+
+
+def _plan_told(path: Path) -> str:
+    """What to do with the checkpoint of a network without some of its filters."""
+    plan = path.with_name(f"{path.name}.plan.json")
+    if not plan.is_file():
+        return ""
+    return f" (filters were removed from it: build with apply_plan_(build(), load_plan({str(plan)!r})))"
 
 
 def ready_model(model: nn.Module, weights: str | Path | None, device: str) -> nn.Module:
@@ -186,8 +194,8 @@ def load_calibration(
         length: tokens per sample at most.
 
     Raises:
-        ValueError: no such file, a damaged or empty one, arrays of different lengths, or text for a model without
-            a tokenizer.
+        ValueError: no such file, a damaged or empty one, arrays of different lengths, text for a model without a
+            tokenizer, or an entry point to something else than batches.
         ImportError: a text file without ``transformers``.
     """
     path = Path(text)
@@ -197,6 +205,10 @@ def load_calibration(
                 f"{text}: no such file of calibration data, and no entry point package.module:function"
             )
         found: Iterable[Any] | Callable[..., Any] = load_entry(text)
+        if isinstance(found, (Tensor, Mapping)) or not (callable(found) or isinstance(found, Iterable)):
+            raise ValueError(
+                f"{text!r} is one {type(found).__name__}: name a list of batches, or a function that returns one"
+            )
         return found
     if path.suffix not in (".npy", ".npz", ".safetensors"):
         return _text_batches(path, Path(model), batch, length)
@@ -230,7 +242,10 @@ def save_model(model: nn.Module, path: str | Path, kind: Kind | None = None) -> 
     if kind == "safetensors":
         from safetensors.torch import save_model as save_tensors
 
+        path.touch()  # with the rights that new files have here: safetensors makes its own for the owner alone
+        rights = path.stat().st_mode & 0o777
         save_tensors(model, str(path))
+        path.chmod(rights)
     elif kind == "pickle":
         torch.save(model.state_dict(), path)
     elif callable(save := getattr(model, "save_pretrained", None)):

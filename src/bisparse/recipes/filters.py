@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 from torch import nn
 
-from bisparse.filters import FilterPlan, parse_budget, prune_filters_, save_plan
+from bisparse.compress.write_report import replace_text
+from bisparse.filters import FilterReport, parse_budget, prune_filters_, save_plan
 from bisparse.filters.options import FilterOptions
 from bisparse.recipes.base import Section
 from bisparse.recipes.errors import RecipeError
@@ -22,7 +24,11 @@ __all__ = ["FiltersSection", "PlanFile"]
 
 
 def _budget(text: str) -> str:
-    parse_budget(text)
+    if parse_budget(text).resource == "latency":
+        raise ValueError(
+            "a recipe gives the same network again wherever it is resumed, and measured times differ: choose params "
+            "or flops"
+        )
     return text
 
 
@@ -58,15 +64,8 @@ class FiltersSection(Section):
         Raises:
             RecipeError: the model or the options do not allow it; says why.
         """
-        options: dict[str, Any] = {
-            "scores": self.scores,
-            "selection": self.selection,
-            "reconstruct": self.reconstruct,
-            "multiple": self.multiple,
-            "seed": seed,
-        }
+        options = {**self._options, "seed": seed}
         try:
-            FilterOptions(**options)
             count = min(self.calibration, len(examples))
             batches = [examples.batch(chosen, None) for chosen in in_order(count, 64)]
             report = prune_filters_(
@@ -80,16 +79,32 @@ class FiltersSection(Section):
             )
         except ValueError as error:
             raise RecipeError(f"filters: {error}") from error
-        return PlanFile(report.plan)
+        return PlanFile(report)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        names = ("scores", "selection", "reconstruct", "multiple")
+        return {name: getattr(self, name) for name in names}
+
+    @model_validator(mode="after")
+    def _options_agree(self) -> FiltersSection:
+        FilterOptions.of(self._options)
+        if self.scores == "taylor":
+            raise ValueError("scores='taylor' needs a loss, which a recipe has no key for: choose another")
+        return self
 
 
 class PlanFile(Callback):
-    """Writes ``filters.plan.json``, which makes a freshly built model fit the trained weights."""
+    """Writes what was removed: ``filters.plan.json``, which makes a freshly built model fit the trained weights, and
+    ``filters.report.json``.
+    """
 
-    def __init__(self, plan: FilterPlan) -> None:
-        self._plan = plan
+    def __init__(self, report: FilterReport) -> None:
+        self._report = report
 
     def on_end(self, trainer: Trainer, report: TrainReport) -> None:  # noqa: ARG002
-        """Write it next to the model."""
+        """Write both next to the model."""
         if trainer.output is not None and trainer.processes.first:
-            save_plan(self._plan, trainer.output / "filters.plan.json")
+            save_plan(self._report.plan, trainer.output / "filters.plan.json")
+            content = json.dumps(self._report.to_dict(), indent=1)
+            replace_text(trainer.output / "filters.report.json", content)

@@ -19,7 +19,7 @@ __all__ = ["claim_output", "write_results"]
 
 _FILES = (
     "recipe.yaml", "checkpoint.pt", "checkpoint.pt.part", "metrics.jsonl", "metrics.csv", "model.safetensors",
-    "report.json", "report.png", "filters.plan.json",
+    "report.json", "report.png", "filters.plan.json", "filters.report.json",
 )  # fmt: skip
 _FOLDERS = ("model", "tensorboard")
 # Keys that may change between a run and its continuation: they do not change what is computed.

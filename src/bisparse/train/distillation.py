@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from bisparse.mixup import Mixture, mix_pairs
 from bisparse.train.examples import Batch
-from bisparse.train.objective import CrossEntropy, Outcome, class_logits, pair
+from bisparse.train.objective import CrossEntropy, Outcome, class_logits, class_numbers, pair
 
 __all__ = ["Distillation"]
 
@@ -61,8 +61,9 @@ class Distillation:
 
         Raises:
             TypeError: a batch of keyword arguments.
-            ValueError: model and teacher return logits of different shapes; or inputs to be mixed that are not of
-                floating point, or have several targets each.
+            ValueError: model and teacher return logits of different shapes; targets that are no class numbers, or not
+                one for each prediction; or inputs to be mixed that are not of floating point, or have several targets
+                each.
         """
         if not model.training:
             return CrossEntropy()(model, batch)
@@ -78,7 +79,7 @@ class Distillation:
                 f"the model's logits are {tuple(logits.shape)}, the teacher's {tuple(soft.shape)}: "
                 "distillation needs the same classes in the same order"
             )
-        targets = targets.flatten()
+        targets = class_numbers(targets, logits)
         own = _cross_entropy(logits, targets, mixture)
         loss = (1.0 - self.weight) * own + self.weight * self._divergence(logits, soft)
         hits = (logits.detach().argmax(-1) == targets).sum()

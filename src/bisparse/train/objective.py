@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from bisparse.train.examples import Batch
 
-__all__ = ["CrossEntropy", "Objective", "Outcome", "class_logits", "own_loss", "pair"]
+__all__ = ["CrossEntropy", "Objective", "Outcome", "class_logits", "class_numbers", "own_loss", "pair"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,15 @@ class CrossEntropy:
     label_smoothing: float = 0.0
 
     def __call__(self, model: nn.Module, batch: Batch) -> Outcome:
-        """The model's outcome on a batch of pairs."""
+        """The model's outcome on a batch of pairs.
+
+        Raises:
+            TypeError: a batch of keyword arguments.
+            ValueError: targets that are no class numbers, or not one for each prediction.
+        """
         inputs, targets = pair(batch)
-        logits, targets = class_logits(model(inputs)), targets.flatten()
+        logits = class_logits(model(inputs))
+        targets = class_numbers(targets, logits)
         smoothing = self.label_smoothing if model.training else 0.0
         loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
         hits = (logits.detach().argmax(-1) == targets).sum()
@@ -63,6 +69,25 @@ def class_logits(output: Any) -> Tensor:
     """
     logits = (output if isinstance(output, Tensor) else output.logits).flatten(0, -2)
     return torch.cat([torch.zeros_like(logits), logits], -1) if logits.shape[-1] == 1 else logits
+
+
+def class_numbers(targets: Tensor, logits: Tensor) -> Tensor:
+    """(predictions,) the class numbers that belong to logits (predictions, classes).
+
+    Raises:
+        ValueError: another type, or another number of them.
+    """
+    if targets.dtype not in (torch.int64, torch.uint8):
+        raise ValueError(
+            f"targets are {str(targets.dtype).removeprefix('torch.')} {tuple(targets.shape)}: cross-entropy needs "
+            "class numbers of int64 (of one-hot rows: argmax(-1))"
+        )
+    if targets.numel() != len(logits):
+        raise ValueError(
+            f"targets {tuple(targets.shape)} for {len(logits)} predictions of {logits.shape[-1]} classes: give one "
+            "class number for each prediction"
+        )
+    return targets.flatten()
 
 
 def pair(batch: Batch) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import nn
@@ -11,6 +11,8 @@ from torch import nn
 from bisparse.nn.sparse_linear import SparseLinear
 
 __all__ = ["OptimizerSpec"]
+
+_Name: TypeAlias = Literal["sgd", "adam", "adamw"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,10 +28,10 @@ class OptimizerSpec:
         betas: of ``adam`` and ``adamw``.
 
     Raises:
-        ValueError: a learning rate that is not positive.
+        ValueError: an unknown name, or a learning rate that is not positive.
     """
 
-    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    name: _Name = "sgd"
     lr: float = 0.1
     weight_decay: float = 0.0
     momentum: float = 0.9
@@ -37,6 +39,8 @@ class OptimizerSpec:
     betas: tuple[float, float] = (0.9, 0.999)
 
     def __post_init__(self) -> None:
+        if self.name not in get_args(_Name):
+            raise ValueError(f"optimizer {self.name!r}: choose one of {', '.join(get_args(_Name))}")
         if not self.lr > 0.0:
             raise ValueError(f"lr={self.lr}: must be positive")
 

@@ -73,6 +73,10 @@ class Trainer:
     seconds: float = field(default=0.0, init=False)
     rows: list[LogRow] = field(default_factory=list, init=False)
 
+    def __post_init__(self) -> None:
+        # A text would only fail when the first epoch is stored.
+        self.output = None if self.output is None else Path(self.output)
+
     def fit(self, *, resume: bool = False) -> TrainReport:
         """Train to the end, then look at the test data once.
 
