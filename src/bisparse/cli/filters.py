@@ -112,7 +112,7 @@ def filters(
 
     - `bisparse filters --model nets.resnet:build -w resnet.pt -c images.npy -b params:0.6 -o small.safetensors`
 
-    - `bisparse filters --model nets:build -c nets:batches -b flops:0.5 -o small.pt --reconstruct least_squares`
+    - `bisparse filters --model nets:build -c images.npy -b flops:0.5 --scores obs --reconstruct least_squares -o s.pt`
 
     - `bisparse filters --model nets:build -c nets:batches -b params:0.7 --then 2:4 -o small.pt`
 
