@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ from torch import nn
 
 from bisparse.filters.indices import Ids
 from bisparse.filters.plan import FilterPlan, tensors_of
-from bisparse.filters.trace import Trace
+from bisparse.filters.trace import Trace, head_counts
 from bisparse.filters.walk import Split
 
 __all__ = ["make_plan", "mask_removed_", "scale_inputs_"]
@@ -62,10 +61,7 @@ def _adapt_split(
         return
     for path in reversed(split.modules):
         module = model.get_submodule(path)
-        own: dict[str, Any] = vars(module)
-        found = [
-            n for n, v in own.items() if type(v) is int and v == before and "head" in n and "dim" not in n
-        ]
+        found = [name for name, count in head_counts(module).items() if count == before]
         if found:
             attributes.setdefault(path, {}).update(dict.fromkeys(found, after))
             return

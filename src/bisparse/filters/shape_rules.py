@@ -44,11 +44,24 @@ def _placed(walk: Walk, node: fx.Node, array: Ids) -> tuple[int, Ids]:
     found = _only_axis(array)
     if found is not None:
         return found
-    outer = next(axis for axis, size in enumerate(array.shape) if size > 1)
+    outer = _heads_axis(walk, node, array.shape)
     heads = np.moveaxis(array, outer, 0).reshape(array.shape[outer], -1)
     walk.indices.join_within(np.ascontiguousarray(heads.T))
     walk.splits.append(Split(array.ravel(), module_path(node), heads[:, 0].copy()))
     return outer, heads[:, 0].copy()
+
+
+def _heads_axis(walk: Walk, node: fx.Node, shape: Sequence[int]) -> int:
+    """The dimension that counts heads when channels are divided into (..., heads, size of a head).
+
+    The last one before the size that is as large as the innermost module says heads are many, as in (3, heads, size)
+    of queries, keys and values side by side; else the first.
+    """
+    for path in reversed(module_path(node)):
+        for axis in reversed(range(len(shape) - 1)):
+            if shape[axis] > 1 and shape[axis] in walk.heads.get(path, ()):
+                return axis
+    return next(axis for axis, size in enumerate(shape) if size > 1)
 
 
 def reshaped(walk: Walk, node: fx.Node, dims: Dims, old: Sequence[int], new: Sequence[int]) -> Dims:
@@ -148,6 +161,14 @@ def _select(walk: Walk, node: fx.Node) -> Dims:
     return tuple(dims)
 
 
+def _unbind(walk: Walk, node: fx.Node) -> list[Dims]:
+    """All entries of a dimension, each by itself, as ``q, k, v = qkv.unbind(2)`` does; their number must stay."""
+    dims = list(walk.of(node.args[0]))
+    entries: Any = node.meta["val"]
+    walk.indices.freeze(dims.pop(_dimension(node, 1)), "these channels are counted by the code")
+    return [tuple(dims) for _ in entries]
+
+
 def _pieces(walk: Walk, node: fx.Node) -> list[Dims]:
     """chunk, split, split_with_sizes: one tensor for each piece."""
     dims, place = walk.of(node.args[0]), _dimension(node, 2)
@@ -242,6 +263,7 @@ SHAPE_RULES: dict[str, Callable[[Walk, fx.Node], Dims | list[Dims]]] = {
     "expand": _expand,
     "slice": _slice,
     "select": _select,
+    "unbind": _unbind,
     "chunk": _pieces,
     "split": _pieces,
     "split_with_sizes": _pieces,

@@ -18,7 +18,7 @@ from bisparse.filters.rules import RULES, pointwise
 from bisparse.filters.shape_rules import picked
 from bisparse.filters.walk import Cost, Padding, Product, Split, Walk, fixed, shape_of
 
-__all__ = ["Trace", "pads_channels", "trace"]
+__all__ = ["Trace", "head_counts", "pads_channels", "trace"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,6 +54,11 @@ def pads_channels(module: nn.Module) -> bool:
     return all(isinstance(getattr(module, name, None), int) for name in ("channels_front", "channels_back"))
 
 
+def head_counts(module: nn.Module) -> dict[str, int]:
+    """A module's own numbers of heads, by attribute: those whose name has ``head``, and not ``dim``."""
+    return {n: v for n, v in vars(module).items() if type(v) is int and "head" in n and "dim" not in n}
+
+
 def trace(model: nn.Module, call: Call, frozen: Mapping[str, str] | None = None) -> Trace:
     """Export the model, and follow the indices of every parameter through its operations.
 
@@ -72,6 +77,7 @@ def trace(model: nn.Module, call: Call, frozen: Mapping[str, str] | None = None)
     program = _exported(model, call)
     walk = Walk(Indices(), _batch_size(call))
     walk.padding_modules = frozenset(name for name, module in model.named_modules() if pads_channels(module))
+    walk.heads = {name: frozenset(head_counts(module).values()) for name, module in model.named_modules()}
     _name_parameters(walk, program, tensors_of(model))
     for node in program.graph.nodes:
         if node.op == "call_function":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,6 +86,8 @@ class Walk:
     paddings: list[Padding] = field(default_factory=list)
     splits: list[Split] = field(default_factory=list)
     padding_modules: frozenset[str] = frozenset()
+    heads: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    """Module to the numbers that its attributes for heads hold."""
 
     def of(self, value: Any) -> Dims:
         """Numbers of a node's tensor; a plain tensor or number has none."""
