@@ -401,6 +401,35 @@ def test_frozen_weights_have_taylor_scores_and_stay_frozen() -> None:
     assert not any(p.requires_grad for p in [*pruned.model.parameters(), *model.parameters()])
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"samples": 8}, "samples"),
+        ({"delta": 0.1}, "delta"),
+        ({"kernel_reduction": "max", "reconstruct": "rescale"}, "kernel_reduction, reconstruct='rescale'"),
+    ],
+)
+@pytest.mark.parametrize("scores", ["obs", "l1", "random"])
+def test_what_only_sensitivities_have_is_refused_for_other_scores(
+    options: dict[str, Any], named: str, scores: str
+) -> None:
+    model, data = made("residual")
+    with pytest.raises(ValueError, match=f"{named}: only scores='pfp' has them; got scores='{scores}'"):
+        prune_filters_(model, "params:0.5", calibration=data, scores=scores, **options)
+
+
+def test_every_score_has_the_reconstruction_that_suits_it() -> None:
+    expected = {"pfp": "rescale", "obs": "least_squares", "l1": "none", "random": "none"}
+    model, data = made("residual")
+    for scores, reconstruct in expected.items():
+        plain, named = (
+            prune_filters(model, "params:0.6", calibration=data, scores=scores, latency=False, **options)
+            for options in ({}, {"reconstruct": reconstruct})
+        )
+        assert plain.report.settings["reconstruct"] == reconstruct
+        assert torch.equal(plain.model(data[0]), named.model(data[0]))
+
+
 def test_a_plan_fits_only_the_sizes_that_it_was_made_for() -> None:
     def build(width: int) -> nn.Sequential:
         return nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.Linear(width, 3)).eval()

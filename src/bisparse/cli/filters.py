@@ -66,7 +66,7 @@ def filters(
         str,
         typer.Option(
             metavar="NAME",
-            help="pfp, obs (with least_squares: the best accuracy); to compare: l1, l2, random.",
+            help="pfp, obs (the best accuracy); to compare: l1, l2, random.",
         ),
     ] = "pfp",
     selection: Annotated[str, typer.Option(metavar="NAME", help="top, random or hybrid.")] = "top",
@@ -77,12 +77,13 @@ def filters(
         ),
     ] = None,
     reconstruct: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAME",
-            help="rescale, none, bias or least_squares (fits what is left to the data); '+distill' adds a last stage.",
+            help="rescale (pfp), least_squares (obs; fits what is left to the data), bias or none (the others); "
+            "'+distill' adds a last stage.",
         ),
-    ] = "rescale",
+    ] = None,
     samples: Annotated[
         int | None, typer.Option(metavar="N", help="That decide; default: the paper's formula.", min=2)
     ] = None,
@@ -112,7 +113,7 @@ def filters(
 
     - `bisparse filters --model nets.resnet:build -w resnet.pt -c images.npy -b params:0.6 -o small.safetensors`
 
-    - `bisparse filters --model nets:build -c images.npy -b flops:0.5 --scores obs --reconstruct least_squares -o s.pt`
+    - `bisparse filters --model nets:build -c images.npy -b flops:0.5 --scores obs -o small.pt`
 
     - `bisparse filters --model nets:build -c nets:batches -b params:0.7 --then 2:4 -o small.pt`
 

@@ -218,7 +218,7 @@ class FilterJob:
 
     def _choose(self, widths: Sequence[int]) -> list[Choice]:
         generator = np.random.default_rng(self.options.seed)
-        rescale = self.options.reconstruct == "rescale" and self.options.scores == "pfp"
+        rescale = self.options.reconstructed == "rescale"
         return [
             choose(family, width, self.options.selection, rescale=rescale, generator=generator)
             for family, width in zip(self.scored, widths, strict=True)
@@ -305,10 +305,10 @@ class FilterJob:
     def _compensated(self, plan: FilterPlan) -> nn.Module:
         """A copy at full size whose layers make up for what the plan removes."""
         trial = copy.deepcopy(self.model)
-        if self.options.reconstruct in ("rescale", "none"):
+        if self.options.reconstructed in ("rescale", "none"):
             scale_inputs_(trial, self.trace, self._scales())
         else:
-            method = self.options.reconstruct
+            method = self.options.reconstructed
             refit_(trial, self.trace, plan, self.calls, method, seed=self.options.seed)
         return trial
 

@@ -27,7 +27,7 @@ class FilterOptions:
     selection: Selection = "top"
     allocation: Allocation | None = None
     kernel_reduction: KernelReduction = "sum"
-    reconstruct: Reconstruct = "rescale"
+    reconstruct: Reconstruct | None = None
     samples: int | None = None
     multiple: int = 1
     delta: float = 1e-16
@@ -38,22 +38,21 @@ class FilterOptions:
             "scores": FilterScores,
             "selection": Selection,
             "kernel_reduction": KernelReduction,
-            "reconstruct": Reconstruct,
+            "reconstruct": (*get_args(Reconstruct), None),
+            "allocation": (*get_args(Allocation), None),
         }
         for name, allowed in choices.items():
-            if getattr(self, name) not in get_args(allowed):
+            values = allowed if isinstance(allowed, tuple) else get_args(allowed)
+            if getattr(self, name) not in values:
                 raise ValueError(
-                    f"{name}={getattr(self, name)!r}: choose one of {', '.join(get_args(allowed))}"
+                    f"{name}={getattr(self, name)!r}: choose one of {', '.join(filter(None, values))}"
                 )
-        if self.allocation is not None and self.allocation not in get_args(Allocation):
-            raise ValueError(
-                f"allocation={self.allocation!r}: choose one of {', '.join(get_args(Allocation))}"
-            )
+        self._check_of_pfp()
         if self.allocation == "eps" and self.scores != "pfp":
             raise ValueError(
                 f"allocation='eps' needs sensitivities: scores={self.scores!r} are none; use 'uniform'"
             )
-        if self.selection != "top" and self.reconstruct not in ("rescale", "none"):
+        if self.selection != "top" and self.reconstruct not in ("rescale", "none", None):
             raise ValueError(f"selection={self.selection!r} reweights by itself: leave out reconstruct=")
         if self.selection != "top" and self.scores == "obs":
             raise ValueError(
@@ -72,6 +71,20 @@ class FilterOptions:
             )
         if not 0 < self.delta < 1:
             raise ValueError(f"delta={self.delta}: a probability of failure lies strictly between 0 and 1")
+
+    def _check_of_pfp(self) -> None:
+        """What only sensitivities have must not be asked of other scores."""
+        if self.scores == "pfp":
+            return
+        asked = [
+            name
+            for name in ("samples", "delta", "kernel_reduction")
+            if getattr(self, name) != _DEFAULTS[name]
+        ]
+        if self.reconstruct == "rescale":
+            asked.append("reconstruct='rescale'")
+        if asked:
+            raise ValueError(f"{', '.join(asked)}: only scores='pfp' has them; got scores={self.scores!r}")
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> FilterOptions:
@@ -97,9 +110,18 @@ class FilterOptions:
         default: Allocation = {"pfp": "eps", "obs": "error", "taylor": "global"}.get(self.scores, "uniform")  # type: ignore[assignment]
         return self.allocation or default
 
+    @property
+    def reconstructed(self) -> Reconstruct:
+        """How layers make up for what is missing: sensitivities by one factor, eliminations by a fit, others not."""
+        default: Reconstruct = {"pfp": "rescale", "obs": "least_squares"}.get(self.scores, "none")  # type: ignore[assignment]
+        return self.reconstruct or default
+
     def as_settings(self) -> dict[str, Any]:
         """For the report."""
-        return asdict(self) | {"allocation": self.allocated}
+        return asdict(self) | {"allocation": self.allocated, "reconstruct": self.reconstructed}
+
+
+_DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(FilterOptions)}
 
 
 def with_block(options: Mapping[str, Any], pattern: Pattern | None) -> dict[str, Any]:

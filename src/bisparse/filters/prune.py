@@ -65,22 +65,25 @@ def prune_filters_(
         **options: of :class:`bisparse.filters.options.FilterOptions`:
 
             - ``scores``: ``"pfp"``; ``"obs"``: units are eliminated one by one, each time the one that refitting makes
-              up for best (no guarantee, the best accuracy; with ``reconstruct="least_squares"``); or for comparison
+              up for best (no guarantee, the best accuracy); or for comparison
               ``"l1"``, ``"l2"`` (norms of filters), ``"taylor"``, ``"random"``;
             - ``selection``: ``"top"`` keeps the most sensitive, ``"random"`` draws and reweights, ``"hybrid"`` does
               both. What is drawn has the right widths on average, so it may miss the budget by a few channels;
             - ``allocation``: ``"eps"`` (one error for all layers; default for ``pfp``), ``"error"`` (one price of a
               parameter or multiply-add in errors; default for ``obs``), ``"uniform"`` (the same share of every layer),
               ``"global"`` (one ranking of all units);
-            - ``kernel_reduction``: ``"sum"`` over kernel positions, or ``"max"`` as in the published code;
-            - ``reconstruct``: how the layers behind make up for what is missing: ``"rescale"``, with ``pfp`` and
-              ``"top"`` by one factor for each family; ``"none"``; or fitted to the calibration data by the machinery of
-              :func:`bisparse.prune_`: ``"least_squares"``, ``"bias"``, each with ``"+distill"`` if wanted. The
-              guarantee holds for the first two;
-            - ``samples``: that decide; default: the paper's formula, at most half of the calibration data;
+            - ``kernel_reduction`` (``pfp`` only): ``"sum"`` over kernel positions, or ``"max"`` as in the published
+              code;
+            - ``reconstruct``: how the layers behind make up for what is missing: ``"rescale"``, with ``pfp`` (its
+              default) and ``"top"`` by one factor for each family; ``"none"`` (default of the norms, ``taylor`` and
+              ``random``); or fitted to the calibration data by the machinery of :func:`bisparse.prune_`:
+              ``"least_squares"`` (default of ``obs``), ``"bias"``, each with ``"+distill"`` if wanted. The guarantee
+              holds for the first two;
+            - ``samples`` (``pfp`` only): that decide; default: the paper's formula, at most half of the calibration
+              data;
             - ``multiple``: round widths up to a multiple, e.g. of the tile of an N:M pattern that follows;
-            - ``delta``: probability of failure in the guarantee, and through it in ``"eps"``; the default is the
-              published code's 1e-16, at which the widths follow S and hardly the number of outputs;
+            - ``delta`` (``pfp`` only): probability of failure in the guarantee, and through it in ``"eps"``; the
+              default is the published code's 1e-16, at which the widths follow S and hardly the number of outputs;
             - ``seed``: of random choices.
 
     Returns:

@@ -40,7 +40,7 @@ class FiltersSection(Section):
         calibration: training examples for the sensitivities and fits; no labels are used.
         scores: ``pfp``, ``obs``, ``l1``, ``l2`` or ``random``.
         selection: ``top``, ``random`` or ``hybrid``.
-        reconstruct: ``rescale``, ``none``, ``bias``, ``least_squares``.
+        reconstruct: ``rescale``, ``none``, ``bias``, ``least_squares``; ``None`` = what belongs to the scores.
         multiple: widths are rounded up to a multiple, e.g. the block of the pattern.
         targets: outputs that may be removed; ``None`` = all.
         ignore: outputs that stay.
@@ -50,7 +50,7 @@ class FiltersSection(Section):
     calibration: int = Field(default=512, ge=4)
     scores: str = "pfp"
     selection: str = "top"
-    reconstruct: str = "rescale"
+    reconstruct: str | None = None
     multiple: int = Field(default=1, ge=1)
     targets: list[str] | None = None
     ignore: list[str] | None = None
