@@ -165,6 +165,25 @@ def test_what_a_dear_unit_leaves_of_a_budget_goes_to_cheap_ones() -> None:
     assert fill([dear, cheap], [4, 4], cost, 1e9) == [4, 4]
 
 
+def test_rounded_widths_of_equal_families_do_not_all_jump_at_once() -> None:
+    torch.manual_seed(6)
+    layers = [layer for _ in range(6) for layer in (nn.Linear(32, 32), nn.ReLU())]
+    model = nn.Sequential(*layers, nn.Linear(32, 4)).eval()
+    total = sum(p.numel() for p in model.parameters())
+    for scores in ("pfp", "l1"):
+        found = prune_filters(
+            model, "params:0.6", calibration=[torch.rand(64, 32)], scores=scores, multiple=8, latency=False
+        ).model
+        widths = [found[place].out_features for place in range(0, 12, 2)]
+        assert {width % 8 for width in widths} == {0}
+        left = sum(p.numel() for p in found.parameters())
+        assert left <= 0.6 * total
+        for place in range(6):  # no further step fits
+            before = found[2 * place].in_features
+            after = found[2 * place + 2].out_features
+            assert widths[place] == 32 or left + 8 * (before + 1 + after) > 0.6 * total
+
+
 def test_of_a_budget_no_unit_is_left_that_fits() -> None:
     torch.manual_seed(5)
     model = nn.Sequential(

@@ -189,8 +189,9 @@ class FilterJob:
         limit = budget.keep * cost(full)
         self.level = self._level(cost, limit, bounds, whole=cost(full))
         widths = self.widths(self.level)
-        if self.options.allocated == "error":
-            widths = fill(self.scored, widths, cost, limit, multiple=self.options.multiple)
+        errors, multiple = self.options.allocated == "error", self.options.multiple
+        if errors or multiple > 1:
+            widths = fill(self.scored, widths, cost, limit, errors=errors, multiple=multiple)
         self.choices = self._choose(widths)
 
     def _level(

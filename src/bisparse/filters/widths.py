@@ -118,22 +118,26 @@ def fill(
     cost: Callable[[Sequence[int]], float],
     limit: float,
     *,
+    errors: bool = True,
     multiple: int = 1,
 ) -> list[int]:
-    """Spend what single units left of a budget: widths grow where a unit's error is largest for its price.
+    """Spend what single units, or rounded widths, left of a budget: widths grow where units are worth most for their
+    price.
 
     One unit of a wide family (all layers that add to one residual sum, say) may cost more than is left, while units of
-    others still fit.
+    others still fit; and where many families are equally wide, multiples make all of them jump at once.
 
     Args:
-        families: their scores are accumulated errors.
+        families: that grow.
         widths: within the limit.
         cost: of widths.
         limit: of the cost.
+        errors: whether scores are accumulated errors, of which a unit is worth its own part; else it is worth its
+            share of the scores.
         multiple: that widths are of.
     """
     grown = list(widths)
-    worth = [_marginal(family)[::-1] for family in families]
+    worth = [(_marginal(family) if errors else _shares(family))[::-1] for family in families]
     while True:
         fitting = []
         for number, width in enumerate(grown):
@@ -152,6 +156,11 @@ def _marginal(family: Scored) -> npt.NDArray[np.float64]:
     steps = np.diff(np.sort(family.scores), prepend=0.0)
     nothing = _SILENT * (1 + np.arange(count) / count)
     return np.maximum(np.maximum.accumulate(steps) / max(family.price, 1e-300), nothing)
+
+
+def _shares(family: Scored) -> npt.NDArray[np.float64]:
+    """What share of the scores each unit holds, per unit of its price; never falling."""
+    return np.asarray(np.sort(family.probabilities) / max(family.price, 1e-300))
 
 
 def _rounded(width: float, family: Scored, multiple: int) -> int:
