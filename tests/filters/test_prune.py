@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import bisparse as bs
+from bisparse.compress.calibration import Call
 from bisparse.filters import apply_plan, apply_plan_, load_plan, prune_filters, prune_filters_, save_plan
 from bisparse.report import render
 from bisparse.zoo.lenet import lenet_300_100
@@ -428,6 +429,23 @@ def test_every_score_has_the_reconstruction_that_suits_it() -> None:
         )
         assert plain.report.settings["reconstruct"] == reconstruct
         assert torch.equal(plain.model(data[0]), named.model(data[0]))
+
+
+@pytest.mark.parametrize("scores", ["pfp", "obs", "l1"])
+def test_a_budget_in_time_is_met_closely(monkeypatch: pytest.MonkeyPatch, scores: str) -> None:
+    def parameters(model: nn.Module) -> float:
+        return float(sum(p.numel() for p in model.parameters()))
+
+    def measured(models: dict[str, nn.Module], call: Call, **options: Any) -> dict[str, float]:  # noqa: ARG001
+        return {name: parameters(model) for name, model in models.items()}
+
+    monkeypatch.setattr("bisparse.filters.job.measure_latency", measured)
+    torch.manual_seed(0)
+    layers = [nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4)]
+    model = nn.Sequential(*layers).eval()
+    for keep in (0.8, 0.5, 0.2):
+        found = prune_filters(model, f"latency:{keep}", calibration=[torch.rand(64, 32)], scores=scores)
+        assert keep - 0.04 < parameters(found.model) / parameters(model) <= keep
 
 
 def test_a_plan_fits_only_the_sizes_that_it_was_made_for() -> None:

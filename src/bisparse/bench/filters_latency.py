@@ -87,7 +87,9 @@ def latency_row(case: LatencyCase, subject: FilterSubject) -> Row:
 def latency_table(rows: Sequence[Row]) -> str:
     """One line per network, budget, multiple and threads; how many times as fast, by batch."""
     lines: dict[tuple[str, ...], dict[int, Row]] = {}
-    for row in rows:
+    for row in sorted(
+        rows, key=lambda row: (str(row["model"]), str(row["budget"]), int(row["multiple"] or 0))
+    ):
         name = f"{row['model']}, {row['budget']}" + (
             f", widths of {row['multiple']}" if row["multiple"] != 1 else ""
         )

@@ -177,37 +177,40 @@ class FilterJob:
 
     def allocate(self, budget: Budget) -> None:
         """Find the level that meets the budget, and choose the units that stay."""
-        costs = self.costs
-        bounds = (-80.0, 80.0) if self.options.allocated in ("eps", "error") else (0.0, 1.0)
-        full = [len(family) for family in self.families]
-        self._set_prices(costs.operations if budget.resource == "flops" else costs.parameters, full)
-        if budget.resource == "latency":
-            self.level = self._level(self._latency, budget.keep, bounds, steps=_LATENCY_STEPS)
-            self.choices = self._choose(self.widths(self.level))
-            return
+        costs, full = self.costs, [len(family) for family in self.families]
         cost = costs.parameters if budget.resource == "params" else costs.operations
-        limit = budget.keep * cost(full)
-        self.level = self._level(cost, limit, bounds, whole=cost(full))
+        self._set_prices(cost, full)
+        try:
+            if budget.resource == "latency":
+                widths = self._timed(budget.keep, cost, full)
+            else:
+                widths = self._within(budget.keep * cost(full), cost, cost(full))
+        except ValueError as error:
+            raise ValueError(f"{error} (whole: {self._reasons() or 'nothing'})") from None
+        self.choices = self._choose(widths)
+
+    @property
+    def _bounds(self) -> tuple[float, float]:
+        """A level that removes nothing, and one that removes all that can be removed."""
+        return (-80.0, 80.0) if self.options.allocated in ("eps", "error") else (0.0, 1.0)
+
+    def _within(self, limit: float, cost: Callable[[Sequence[int]], float], whole: float) -> list[int]:
+        """Widths whose cost is within the limit; their level is kept."""
+        self.level = level_for(self.widths, cost, limit, self._bounds, whole=whole)
         widths = self.widths(self.level)
         errors, multiple = self.options.allocated == "error", self.options.multiple
         if errors or multiple > 1:
             widths = fill(self.scored, widths, cost, limit, errors=errors, multiple=multiple)
-        self.choices = self._choose(widths)
+        return widths
 
-    def _level(
-        self,
-        cost: Callable[[Sequence[int]], float],
-        limit: float,
-        bounds: tuple[float, float],
-        *,
-        whole: float = 1.0,
-        steps: int = 60,
-    ) -> float:
-        """See :func:`level_for`; an error also says what stays whole."""
-        try:
-            return level_for(self.widths, cost, limit, bounds, whole=whole, steps=steps)
-        except ValueError as error:
-            raise ValueError(f"{error} (whole: {self._reasons() or 'nothing'})") from None
+    def _timed(self, keep: float, cost: Callable[[Sequence[int]], float], full: Sequence[int]) -> list[int]:
+        """Widths whose time is within the budget: as many multiply-adds as that allows, to 1/256 of what can go."""
+        most, least = cost(full), cost(self.widths(self._bounds[1]))
+
+        def without(share: float) -> list[int]:
+            return self._within(max(least, most - share * (most - least)), cost, most)
+
+        return without(level_for(without, self._latency, keep, (0.0, 1.0), steps=_LATENCY_STEPS))
 
     def _set_prices(self, cost: Callable[[Sequence[int]], float], full: Sequence[int]) -> None:
         """What the removal of one unit of each family saves."""
