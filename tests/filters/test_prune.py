@@ -436,7 +436,7 @@ def test_a_budget_in_time_is_met_closely(monkeypatch: pytest.MonkeyPatch, scores
     def parameters(model: nn.Module) -> float:
         return float(sum(p.numel() for p in model.parameters()))
 
-    def measured(models: dict[str, nn.Module], call: Call, **options: Any) -> dict[str, float]:  # noqa: ARG001
+    def measured(models: dict[str, nn.Module], call: Call, **options: Any) -> dict[str, float]:
         return {name: parameters(model) for name, model in models.items()}
 
     monkeypatch.setattr("bisparse.filters.job.measure_latency", measured)
