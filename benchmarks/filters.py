@@ -18,8 +18,8 @@ from bisparse.bench.documents import fill_tables
 from bisparse.bench.filters import FilterBench
 from bisparse.bench.filters_cases import KEY, MODELS, cases
 from bisparse.bench.filters_latency import KEY as LATENCY_KEY
-from bisparse.bench.filters_latency import latency_cases, latency_row, latency_table
-from bisparse.bench.filters_subjects import FilterSubject, filter_subject
+from bisparse.bench.filters_latency import LatencyCase, latency_cases, latency_row, latency_table
+from bisparse.bench.filters_subjects import filter_subject
 from bisparse.bench.filters_tables import draw_filters, filter_tables
 from bisparse.bench.ledger import Ledger
 
@@ -42,39 +42,28 @@ def main() -> None:
     ledger = Ledger(ROOT / "benchmarks" / "results" / "filters.json", KEY)
     latency = Ledger(ROOT / "benchmarks" / "results" / "filters_latency.json", LATENCY_KEY)
     RUNS.mkdir(parents=True, exist_ok=True)
-    if options.latency:
-        time_calls(latency, options)
-    elif not options.tables:
-        measure_accuracy(ledger, options)
+    if not options.tables:
+        measure(latency if options.latency else ledger, options)
     tables = filter_tables(ledger.rows) | {"filters_latency": latency_table(latency.rows)}
     fill_tables([ROOT / "README.md", ROOT / "docs" / "filters.md"], tables)
     draw_filters(ledger.rows, ROOT / "docs" / "images" / "filters.png")
 
 
-def measure_accuracy(ledger: Ledger, options: argparse.Namespace) -> None:
-    """Append the rows that are missing."""
+def measure(ledger: Ledger, options: argparse.Namespace) -> None:
+    """Append the rows that are missing: accuracies, or times at as many threads as PyTorch has."""
     console, benches = Console(), dict[str, FilterBench]()
-    wanted = cases(retrained=options.retrain)
+    wanted = latency_cases(torch.get_num_threads()) if options.latency else cases(retrained=options.retrain)
     missing = [c for c in wanted if c.row() not in ledger and options.only in (None, c.model)]
     for case in missing[: options.limit]:
         if case.model not in benches:
             benches[case.model] = FilterBench(filter_subject(case.model, RUNS), RUNS)
-        row = benches[case.model].run(case)
+        bench = benches[case.model]
+        row = latency_row(case, bench.subject) if isinstance(case, LatencyCase) else bench.run(case)
         ledger.append(row)
-        console.print(" ".join(map(str, case.row().values())), row["accuracy"], f"{row['seconds']} s")
-
-
-def time_calls(ledger: Ledger, options: argparse.Namespace) -> None:
-    """Append the rows that are missing, at as many threads as PyTorch has."""
-    console, subjects = Console(), dict[str, FilterSubject]()
-    wanted = latency_cases(torch.get_num_threads())
-    missing = [c for c in wanted if c.row() not in ledger and options.only in (None, c.model)]
-    for case in missing[: options.limit]:
-        if case.model not in subjects:
-            subjects[case.model] = filter_subject(case.model, RUNS)
-        row = latency_row(case, subjects[case.model])
-        ledger.append(row)
-        console.print(" ".join(map(str, case.row().values())), row["before_ms"], row["after_ms"])
+        measured = (
+            f"{name} {row[name]}" for name in ("accuracy", "seconds", "before_ms", "after_ms") if name in row
+        )
+        console.print(*case.row().values(), *measured)
 
 
 if __name__ == "__main__":

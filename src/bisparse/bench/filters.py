@@ -39,7 +39,7 @@ class FilterBench:
     """
 
     def __init__(self, subject: FilterSubject, folder: Path) -> None:
-        self._subject, self._folder = subject, folder
+        self.subject, self._folder = subject, folder
         self._jobs: dict[str, FilterJob] = {}
 
     def run(self, case: Case) -> Row:
@@ -49,7 +49,7 @@ class FilterBench:
             The case's columns, ``accuracy`` (percent), ``parameters_removed``, ``operations_removed`` (shares),
             ``pruned_accuracy`` (before retraining; the same where there is none), ``seconds``, ``machine``.
         """
-        model = copy.deepcopy(self._subject.model)
+        model = copy.deepcopy(self.subject.model)
         begin = time.perf_counter()
         if case.scores == "dense":
             values = self._whole(case, model)
@@ -58,7 +58,7 @@ class FilterBench:
         else:
             values = self._once(case, model)
         seconds = time.perf_counter() - begin
-        accuracy = self._subject.accuracy(model)
+        accuracy = self.subject.accuracy(model)
         row: Row = {**case.row(), "accuracy": accuracy, "pruned_accuracy": accuracy}
         return row | values | {"seconds": round(seconds, 1), "machine": describe_machine()}
 
@@ -69,7 +69,7 @@ class FilterBench:
             folder = self._folder_of(case)
             self._retrain(model, folder, case)
             shutil.rmtree(folder)
-            values["pruned_accuracy"] = self._subject.accuracy(self._subject.model)
+            values["pruned_accuracy"] = self.subject.accuracy(self.subject.model)
         return values
 
     def _folder_of(self, case: Case) -> Path:
@@ -78,8 +78,8 @@ class FilterBench:
     def _once(self, case: Case, model: nn.Module) -> dict[str, float]:
         options = _options(case)
         if case.scores not in self._jobs:
-            data = self._subject.calibration()
-            job = FilterJob(self._subject.model, calibration_calls(data, model), options, None, None)
+            data = self.subject.calibration()
+            job = FilterJob(self.subject.model, calibration_calls(data, model), options, None, None)
             job.score(data, _loss)
             self._jobs[case.scores] = job
         job = self._jobs[case.scores].on(model, options)
@@ -93,21 +93,21 @@ class FilterBench:
 
     def _retrained(self, case: Case, model: nn.Module) -> dict[str, float]:
         folder = self._folder_of(case)
-        data: Any = self._subject.calibration()
+        data: Any = self.subject.calibration()
         report = prune_and_retrain_(
             model,
             Budget("params", case.keep),
             lambda net, place: self._retrain(net, place, case),
             calibration=data,
             rounds=case.rounds,
-            evaluate=self._subject.accuracy,
+            evaluate=self.subject.accuracy,
             folder=folder,
             scores=case.scores,
             reconstruct=case.reconstruct,
             allocation=case.allocation or None,
             seed=case.seed,
         )
-        last, before = report.rounds[-1], self._subject.model
+        last, before = report.rounds[-1], self.subject.model
         operations = self._operations(before)
         shutil.rmtree(folder)
         return {
@@ -117,12 +117,12 @@ class FilterBench:
         }
 
     def _retrain(self, net: nn.Module, place: Path | None, case: Case) -> None:
-        teacher = self._subject.model
+        teacher = self.subject.model
         objective = Distillation(teacher, mixup=_MIXUP) if case.distilled else CrossEntropy()
-        self._subject.train(net, case.epochs, case.rate, place, case.seed, objective)
+        self.subject.train(net, case.epochs, case.rate, place, case.seed, objective)
 
     def _operations(self, model: nn.Module) -> float:
-        calls = calibration_calls(self._subject.calibration()[:1], model)
+        calls = calibration_calls(self.subject.calibration()[:1], model)
         job = FilterJob(model, calls, FilterOptions(scores="l1"), None, None)
         return job.costs.operations([len(family) for family in job.families])
 

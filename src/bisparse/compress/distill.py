@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bisparse.compress.calibration import Call
 from bisparse.compress.distance import relative_distance
 from bisparse.compress.hidden import HiddenStates, hidden_distance, layers_with_weights, run_recorded
-from bisparse.compress.outputs import output_tensor, split_call, valid_outputs
+from bisparse.compress.outputs import real_outputs, split_call
 from bisparse.compress.student import Student
 from bisparse.mixup import mix_pairs
 
@@ -125,7 +125,7 @@ class Distill:
         test = [pieces[i] for i in order[:count]]
         train = [pieces[i] for i in order[count:]] or test
         student, distance = Student(model, values, masks), self._distance(pieces)
-        goals = [_outputs(call, call.run(model)) for call in test]
+        goals = [real_outputs(call, call.run(model)) for call in test]
         before = _loss(student, test, goals, distance)
         self._fit(student, model, train, distance, generator)
         after = _loss(student, test, goals, distance)
@@ -153,7 +153,7 @@ class Distill:
                 goal = run_recorded(layers, partial(call.run, model))
             with torch.enable_grad():
                 found = run_recorded(layers, partial(student.run, call))
-                loss = distance(_outputs(call, found[0]), _outputs(call, goal[0]))
+                loss = distance(real_outputs(call, found[0]), real_outputs(call, goal[0]))
                 loss = loss + self._hidden_loss(found[1], goal[1], call)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -189,17 +189,11 @@ def _mixed(call: Call, share: float, generator: torch.Generator) -> Call:
     return Call((mix_pairs(inputs, share, generator).inputs,), call.kwargs, call.valid)
 
 
-def _outputs(call: Call, output: object) -> Tensor:
-    """Outputs of real tokens, in float32 or better."""
-    found = valid_outputs(output_tensor(output), call.valid)
-    return found.to(torch.promote_types(found.dtype, torch.float32))
-
-
 @torch.no_grad()
 def _loss(student: Student, calls: Sequence[Call], goals: Sequence[Tensor], distance: _Distance) -> float:
     """Mean distance over all samples."""
     total, count = 0.0, 0
     for call, goal in zip(calls, goals, strict=True):
-        total += len(goal) * float(distance(_outputs(call, student.run(call)), goal))
+        total += len(goal) * float(distance(real_outputs(call, student.run(call)), goal))
         count += len(goal)
     return total / max(count, 1)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from bisparse.compress.calibration import Call
 
-__all__ = ["output_tensor", "split_call", "valid_outputs"]
+__all__ = ["output_tensor", "real_outputs", "split_call", "valid_outputs"]
 
 
 def output_tensor(output: Any) -> Tensor:
@@ -37,6 +38,16 @@ def output_tensor(output: Any) -> Tensor:
 def valid_outputs(output: Tensor, valid: Tensor | None) -> Tensor:
     """Outputs of real tokens only, where the output has a token axis like ``valid``'s."""
     return output if valid is None or output.shape[:2] != valid.shape else output[valid]
+
+
+def real_outputs(call: Call, output: Any) -> Tensor:
+    """What stands for a model's output on a call: of real tokens, in float32 or better.
+
+    Raises:
+        TypeError: there is no tensor in it.
+    """
+    found = valid_outputs(output_tensor(output), call.valid)
+    return found.to(torch.promote_types(found.dtype, torch.float32))
 
 
 def _length(call: Call) -> int | None:

@@ -21,16 +21,8 @@ from bisparse.filters.walk import Product
 __all__ = ["elimination_errors"]
 
 _STEPS = 128  # eliminations per family at most; wide layers lose several channels at once
-_MEASURED = (
-    0.9,
-    0.8,
-    0.65,
-    0.5,
-    0.35,
-    0.2,
-    0.1,
-    0.0,
-)  # shares of a family's units at which the outputs are looked at
+_MEASURED = (0.9, 0.8, 0.65, 0.5, 0.35, 0.2, 0.1, 0.0)
+"""Shares of a family's units at which the outputs are looked at."""
 
 
 class _Reader:

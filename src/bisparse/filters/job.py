@@ -269,8 +269,9 @@ class FilterJob:
             "before": [len(family) for family in self.families],
             "after": [int(choice.kept.sum()) for choice in self.choices],
         }
+        costs = self.costs
         before, after = (
-            Totals(self.costs.parameters(now), self.costs.operations(now), times.get(name))
+            Totals(costs.parameters(now), costs.operations(now), times.get(name))
             for name, now in widths.items()
         )
         self.model.load_state_dict(trial.state_dict())

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from bisparse.compress.calibration import Call, evaluation_state
-from bisparse.compress.outputs import output_tensor, valid_outputs
+from bisparse.compress.outputs import real_outputs
 from bisparse.compress.overlay import Overlay
 from bisparse.filters.samples import first_samples
 
@@ -41,18 +40,17 @@ class OutputChange:
 
         Infinite where outputs are no longer finite, 0 where the network only ever returned zeros.
         """
+        if self._energy <= 0.0:
+            return 0.0
         worn = Overlay()
         for name, value in weights.items():
             worn.put(self._model.get_parameter(name), value)
         with worn.worn():
             outputs = self._outputs()
-        if self._energy <= 0.0:
-            return 0.0
         pairs = zip(outputs, self._goals, strict=True)
         change = sum(float((output - goal).square().sum()) for output, goal in pairs) / self._energy
         return math.inf if math.isnan(change) else change
 
     def _outputs(self) -> list[Tensor]:
         with evaluation_state(self._model):
-            found = [valid_outputs(output_tensor(call.run(self._model)), call.valid) for call in self._calls]
-            return [output.to(torch.promote_types(output.dtype, torch.float32)) for output in found]
+            return [real_outputs(call, call.run(self._model)) for call in self._calls]
