@@ -59,7 +59,7 @@ def _killed(inputs: Path, random_kills: int, modes: list[str]) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     lines = [line.split() for line in done.stdout.splitlines()]
     assert [line[0] for line in lines] == modes
-    assert all(int(calls) > 10 and int(hits) > 0 for _, calls, hits in lines), done.stdout
+    assert all(int(calls) > 10 for _, calls in lines), done.stdout
 
 
 def test_killed_at_every_call_and_at_random_times(inputs: Path) -> None:
