@@ -11,7 +11,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from bisparse.cli.app import app
-from bisparse.filters import apply_plan_, load_plan, prune_and_retrain_
+from bisparse.filters import FilterPlan, apply_plan_, load_plan, prune_and_retrain_
 from bisparse.filters.cascade import _text
 from bisparse.zoo.mlp import mlp
 
@@ -22,7 +22,7 @@ def network() -> nn.Module:
     return mlp((12, 40, 24, 5), seed=1).eval()
 
 
-def nudge(model: nn.Module, folder: Path | None) -> None:
+def nudge(model: nn.Module, folder: Path | None, plan: FilterPlan) -> None:
     """Stands for training."""
     with torch.no_grad():
         for parameter in model.parameters():
@@ -35,7 +35,7 @@ def test_shares_are_geometric_and_retraining_follows_every_round() -> None:
     report = prune_and_retrain_(
         model,
         "params:0.25",
-        lambda net, _: calls.append(sum(p.numel() for p in net.parameters())),
+        lambda net, *_: calls.append(sum(p.numel() for p in net.parameters())),
         calibration=DATA,
         rounds=2,
         samples=8,
@@ -44,6 +44,27 @@ def test_shares_are_geometric_and_retraining_follows_every_round() -> None:
     assert calls == [step.parameters for step in report.rounds]
     assert calls[0] <= 0.5 * before
     assert calls[1] <= 0.25 * before
+
+
+def test_every_round_knows_what_is_left_of_the_original_model() -> None:
+    seen, fresh = list[FilterPlan](), list[nn.Module]()
+
+    def retrain(model: nn.Module, folder: Path | None, plan: FilterPlan) -> None:
+        seen.append(plan)
+        fresh.append(apply_plan_(network(), plan))
+        for name, tensor in fresh[-1].state_dict().items():
+            assert tensor.shape == model.state_dict()[name].shape
+
+    model = network()
+    report = prune_and_retrain_(
+        model, "params:0.25", retrain, calibration=DATA, rounds=2, scores="l1", samples=None
+    )
+    assert seen[0] == report.plans[0]
+    assert len(seen[1].kept["0.weight"][0]) < len(seen[0].kept["0.weight"][0])
+    # Nothing was changed but the widths, so the original's weights at the kept places are the small model's.
+    assert all(
+        torch.equal(one, other) for one, other in zip(fresh[1].parameters(), model.parameters(), strict=True)
+    )
 
 
 class StoppedError(Exception):
@@ -56,12 +77,12 @@ def test_a_stopped_cascade_goes_on(tmp_path: Path, stop: int) -> None:
     prune_and_retrain_(whole, "params:0.3", nudge, calibration=DATA, rounds=2, samples=8)
     count = 0
 
-    def interrupted(model: nn.Module, folder: Path | None) -> None:
+    def interrupted(model: nn.Module, folder: Path | None, plan: FilterPlan) -> None:
         nonlocal count
         count += 1
         if count == stop:
             raise StoppedError
-        nudge(model, folder)
+        nudge(model, folder, plan)
 
     options = {"calibration": DATA, "rounds": 2, "samples": 8, "folder": tmp_path / "run"}
     with pytest.raises(StoppedError):
@@ -104,6 +125,8 @@ def test_filters_then_a_pattern_as_one_recipe() -> None:
 def test_a_cascade_without_retraining_is_refused() -> None:
     with pytest.raises(TypeError, match="retrain is a NoneType: pass a function"):
         prune_and_retrain_(network(), "params:0.6", None, calibration=DATA)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="a model, a folder and a plan: too many positional arguments"):
+        prune_and_retrain_(network(), "params:0.6", lambda net, folder: None, calibration=DATA)  # type: ignore[arg-type, misc]
     with pytest.raises(ValueError, match="take a multiple of 4"):
         prune_and_retrain_(network(), "params:0.6", nudge, calibration=DATA, then="2:4", multiple=2)
 

@@ -20,9 +20,10 @@ from bisparse.filters.budget import Budget
 from bisparse.filters.cascade import prune_and_retrain_
 from bisparse.filters.job import FilterJob
 from bisparse.filters.options import FilterOptions
+from bisparse.filters.plan import FilterPlan
 from bisparse.machine import describe_machine
 from bisparse.train.distillation import Distillation
-from bisparse.train.objective import CrossEntropy
+from bisparse.train.objective import CrossEntropy, Objective
 
 __all__ = ["FilterBench"]
 
@@ -67,7 +68,7 @@ class FilterBench:
         values = {"parameters_removed": 0.0, "operations_removed": 0.0}
         if case.rounds:
             folder = self._folder_of(case)
-            self._retrain(model, folder, case)
+            self._retrain(model, folder, FilterPlan(), case)
             shutil.rmtree(folder)
             values["pruned_accuracy"] = self.subject.accuracy(self.subject.model)
         return values
@@ -97,7 +98,7 @@ class FilterBench:
         report = prune_and_retrain_(
             model,
             Budget("params", case.keep),
-            lambda net, place: self._retrain(net, place, case),
+            lambda net, place, plan: self._retrain(net, place, plan, case),
             calibration=data,
             rounds=case.rounds,
             evaluate=self.subject.accuracy,
@@ -116,9 +117,10 @@ class FilterBench:
             "pruned_accuracy": last.pruned if last.pruned is not None else float("nan"),
         }
 
-    def _retrain(self, net: nn.Module, place: Path | None, case: Case) -> None:
-        teacher = self.subject.model
-        objective = Distillation(teacher, mixup=_MIXUP) if case.distilled else CrossEntropy()
+    def _retrain(self, net: nn.Module, place: Path | None, plan: FilterPlan, case: Case) -> None:
+        objective: Objective = CrossEntropy()
+        if case.distilled:
+            objective = Distillation(self.subject.model, mixup=_MIXUP, hidden=case.hidden, kept=plan.kept)
         self.subject.train(net, case.epochs, case.rate, place, case.seed, objective)
 
     def _operations(self, model: nn.Module) -> float:

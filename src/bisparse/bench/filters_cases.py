@@ -48,6 +48,7 @@ class Case:
         allocation: how widths are found; empty = what belongs to the scores.
         distilled: retraining learns from the network as it was, on images mixed in pairs.
         rate: first learning rate of retraining.
+        hidden: weight of what the layers receive, where it is distilled.
     """
 
     model: str
@@ -60,6 +61,7 @@ class Case:
     allocation: str = ""
     distilled: bool = False
     rate: float = 0.0
+    hidden: float = 0.0
 
     @property
     def kind(self) -> str:
@@ -74,6 +76,8 @@ class Case:
 KEY = tuple(Case.__dataclass_fields__)
 
 _RETRAINED = (
+    Case("resnet20", "obs", "least_squares", 0.575, 1, 60, distilled=True, rate=0.03, hidden=100.0),
+    Case("resnet20", "obs", "least_squares", 0.575, 1, 8, distilled=True, rate=0.01, hidden=100.0),
     Case("resnet20", "pfp", "least_squares", 0.597, 1, 120, distilled=True, rate=0.05),
     Case("resnet20", "pfp", "least_squares", 0.597, 1, 8, distilled=True, rate=0.01),
     Case("resnet20", "l1", "none", 0.597, 1, 8, distilled=True, rate=0.01),

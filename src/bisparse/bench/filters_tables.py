@@ -98,7 +98,7 @@ def _retrained(rows: Sequence[Row]) -> str:
                 _text(_number(row, "operations_removed"), "{:.1%}"),
                 _text(_number(row, "pruned_accuracy")),
                 f"{_text(accuracy)} ({_text(change, '{:+.2f}')})",
-                f"{row['rounds']} x {row['epochs']} epochs" + (", distilled" if row["distilled"] else ""),
+                f"{row['rounds']} x {row['epochs']} epochs{_teacher(row)}",
             ]
         )
     head = [
@@ -110,6 +110,12 @@ def _retrained(rows: Sequence[Row]) -> str:
         "retraining",
     ]
     return markdown_table(head, [*lines, *_PRINTED])
+
+
+def _teacher(row: Row) -> str:
+    if not row["distilled"]:
+        return ""
+    return ", distilled, all layers" if row["hidden"] else ", distilled"
 
 
 _PAIRS = (

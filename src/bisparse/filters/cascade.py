@@ -24,13 +24,15 @@ from bisparse.filters.options import with_block
 from bisparse.filters.plan import FilterPlan, apply_plan_
 from bisparse.filters.prune import prune_filters_
 from bisparse.filters.report import FilterReport
+from bisparse.filters.signature import call_fault
 from bisparse.pattern import Pattern, parse_pattern
 from bisparse.report import Column, Table, to_plain
 
 __all__ = ["CascadeReport", "CascadeRound", "Retrain", "prune_and_retrain_"]
 
-Retrain: TypeAlias = "Callable[[nn.Module, Path | None], object]"
-"""Trains a model in place; the folder is for its own checkpoints, so that it can go on where it stopped."""
+Retrain: TypeAlias = "Callable[[nn.Module, Path | None, FilterPlan], object]"
+"""Trains a model in place; the folder is for its own checkpoints, so that it can go on where it stopped; the plan leads
+from the original model to this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,8 @@ def prune_and_retrain_(
     Args:
         model: pretrained; changed in place.
         budget: of the end, see :func:`bisparse.prune_filters_`. In round i of n the share is its (i/n)-th power.
-        retrain: called with the model and its round's folder (``None`` without ``folder``).
+        retrain: called with the model, its round's folder (``None`` without ``folder``) and the plan that leads from
+            the original model to it, whose ``kept`` a :class:`bisparse.train.distillation.Distillation` takes.
         calibration: for the sensitivities of every round, taken from the network as it is then.
         rounds: 1 is one-shot; more are the paper's cascade.
         then: an N:M pattern for what is left. Widths are rounded up to its block, and it is applied, with weights
@@ -119,20 +122,20 @@ def prune_and_retrain_(
     Raises:
         ValueError: fewer than one round, widths that do not fit the pattern, or a folder that belongs to something
             else; else as ``prune_filters_``.
-        TypeError: ``retrain`` cannot be called.
+        TypeError: ``retrain`` cannot be called with model, folder and plan.
     """
     wanted = parse_budget(budget)
     pattern = None if then is None else parse_pattern(then)
     if rounds < 1:
         raise ValueError(f"rounds={rounds}: at least one is needed")
-    if not callable(retrain):
-        raise TypeError(f"retrain is a {type(retrain).__name__}: pass a function of a model and a folder")
+    _check_retrain(retrain)
     check_evaluate(evaluate)
     options = with_block(options, pattern)
     store = _Store(folder, model, {"budget": str(wanted), "rounds": rounds, "options": options})
     original: float | None = None
     steps: list[CascadeRound] = []
     plans: list[FilterPlan] = []
+    so_far = FilterPlan()
     for number in range(1, rounds + 1):
         keep = wanted.keep ** (number / rounds)
         content = store.load(number, "pruned")
@@ -149,18 +152,29 @@ def prune_and_retrain_(
             apply_plan_(model, FilterPlan.from_dict(content["plan"]))
             store.fill(model, number, "pruned")
         original = content["original"] if original is None else original
+        plans.append(FilterPlan.from_dict(content["plan"]))
+        so_far = so_far.then(plans[-1])
         done = store.load(number, "retrained")
         if done is None:
-            retrain(model, store.folder(number))
+            retrain(model, store.folder(number), so_far)
             model.eval()
             done = {"retrained": None if evaluate is None else evaluated(evaluate, model)}
             store.save(model, number, "retrained", done)
         else:
             store.fill(model, number, "retrained")
         steps.append(CascadeRound(**content["round"], retrained=done["retrained"]))
-        plans.append(FilterPlan.from_dict(content["plan"]))
     final = None if pattern is None else prune_(model, pattern, calibration=calibration)
     return CascadeReport(tuple(steps), tuple(plans), final)
+
+
+def _check_retrain(retrain: Retrain) -> None:
+    if not callable(retrain):
+        raise TypeError(
+            f"retrain is a {type(retrain).__name__}: pass a function of a model, a folder and a plan"
+        )
+    fault = call_fault(retrain, nn.Identity(), None, FilterPlan())
+    if fault is not None:
+        raise TypeError(f"retrain is called with a model, a folder and a plan: {fault}")
 
 
 def _cost(step: CascadeRound, budget: Budget) -> float:

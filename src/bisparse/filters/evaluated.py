@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import TypeAlias
 
 from torch import nn
+
+from bisparse.filters.signature import call_fault
 
 __all__ = ["Evaluate", "check_evaluate", "evaluated"]
 
@@ -25,16 +26,11 @@ def check_evaluate(evaluate: Evaluate | None) -> None:
         raise ValueError(
             f"evaluate= is a {type(evaluate).__name__}: pass a function from a model to a number"
         )
-    try:
-        signature = inspect.signature(evaluate)
-    except (TypeError, ValueError):  # functions of extensions do not say what they take
-        return
-    try:
-        signature.bind(nn.Identity())
-    except TypeError as error:
+    fault = call_fault(evaluate, nn.Identity())
+    if fault is not None:
         raise ValueError(
-            f"evaluate= is called with the model alone: {error}; pass a function from a model to a number"
-        ) from None
+            f"evaluate= is called with the model alone: {fault}; pass a function from a model to a number"
+        )
 
 
 def evaluated(evaluate: Evaluate, model: nn.Module) -> float:

@@ -53,6 +53,33 @@ class FilterPlan:
             raise ValueError(f"no shape of {sorted(shapes.keys() ^ kept.keys())[:3]}")
         return cls(kept, shapes, {name: dict(values) for name, values in content["attributes"].items()})
 
+    def then(self, later: FilterPlan) -> FilterPlan:
+        """Both removals as one plan for the original model.
+
+        Args:
+            later: made for what this plan leaves.
+
+        Raises:
+            ValueError: it was made for other shapes.
+        """
+        kept = {name: dict(dims) for name, dims in self.kept.items()}
+        shapes = dict(self.shapes)
+        for name, dims in later.kept.items():
+            mine = kept.setdefault(name, {})
+            before = shapes.setdefault(name, later.shapes[name])
+            left = _left(before, mine)
+            if later.shapes[name] != left:
+                raise ValueError(
+                    f"{name} is {left} after the first plan, the later one was made for {later.shapes[name]}"
+                )
+            for dim, ids in dims.items():
+                mine[dim] = tuple(mine[dim][i] for i in ids) if dim in mine else tuple(ids)
+        paths = [*self.attributes, *later.attributes]
+        attributes = {
+            path: {**self.attributes.get(path, {}), **later.attributes.get(path, {})} for path in paths
+        }
+        return FilterPlan(kept, shapes, attributes)
+
 
 def save_plan(plan: FilterPlan, path: str | Path) -> Path:
     """Write a plan as JSON; an old file is replaced only when the new one is complete.
@@ -147,9 +174,14 @@ def _check(model: nn.Module, plan: FilterPlan) -> None:
         shape, before = tuple(tensors[name].shape), plan.shapes[name]
         if shape == before:
             continue
-        small = tuple(len(dims.get(dim, range(size))) for dim, size in enumerate(before))
-        remedy = "the plan was applied already" if shape == small else "build the model that was pruned"
+        applied = shape == _left(before, dims)
+        remedy = "the plan was applied already" if applied else "build the model that was pruned"
         raise ValueError(f"{name} is {shape}, the plan was made for {before}: {remedy}")
+
+
+def _left(shape: tuple[int, ...], kept: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
+    """The shape of a tensor of which only these indices are kept."""
+    return tuple(len(kept.get(dim, range(size))) for dim, size in enumerate(shape))
 
 
 def _sliced(tensor: Tensor, dims: Mapping[int, tuple[int, ...]]) -> Tensor:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from torch import nn
 
 from bisparse.compress.write_report import replace_text
-from bisparse.filters import FilterReport, parse_budget, prune_filters_, save_plan
+from bisparse.filters import FilterPlan, FilterReport, parse_budget, prune_filters_, save_plan
 from bisparse.filters.options import FilterOptions
 from bisparse.recipes.base import Section
 from bisparse.recipes.errors import RecipeError
@@ -101,6 +101,11 @@ class PlanFile(Callback):
 
     def __init__(self, report: FilterReport) -> None:
         self._report = report
+
+    @property
+    def plan(self) -> FilterPlan:
+        """What was kept."""
+        return self._report.plan
 
     def on_end(self, trainer: Trainer, report: TrainReport) -> None:  # noqa: ARG002
         """Write both next to the model."""

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 from bisparse.pattern import parse_pattern
 from bisparse.recipes.base import Section
 from bisparse.recipes.data import DataSection
+from bisparse.recipes.distillation import DistillationSection
 from bisparse.recipes.errors import explain
 from bisparse.recipes.evolution import EvolutionChoice
 from bisparse.recipes.filters import FiltersSection
@@ -34,6 +35,7 @@ class Recipe(Section):
         model: what is trained.
         data: on what.
         filters: remove filters before training; ``None`` = the whole network.
+        distillation: learn from the model as it was before; ``None`` = from the labels alone.
         pattern: which masks are allowed, for every weight or by selector; ``None`` = dense training.
         rule: how gradients reach masked weights; ``None`` = ``sr-ste``, or what goes with the topology.
         schedule: when masks change.
@@ -55,6 +57,7 @@ class Recipe(Section):
     model: ModelSection
     data: DataSection
     filters: FiltersSection | None = None
+    distillation: DistillationSection | None = None
     pattern: PatternText | None = None
     rule: RuleChoice | None = None
     schedule: ScheduleChoice = ScheduleSection()
@@ -77,6 +80,26 @@ class Recipe(Section):
         if self.pattern is None and without:
             raise ValueError(
                 f"{', '.join(sorted(without))}: without effect unless there is a pattern; name one"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_teacher_was_trained(self) -> Recipe:
+        if self.distillation is None:
+            return self
+        model = self.model
+        if not (model.pretrained or model.weights or ":" in model.name):
+            raise ValueError(
+                "distillation: the teacher is the model before training, which is random here; name model.weights or "
+                "model.pretrained: true"
+            )
+        if self.loop.label_smoothing:
+            raise ValueError(
+                "distillation: a teacher's predictions take the place of loop.label_smoothing; set it to 0"
+            )
+        if self.distillation.hidden and self.loop.compile:
+            raise ValueError(
+                "distillation.hidden: loop.compile passes over the hooks that it needs; leave one out"
             )
         return self
 

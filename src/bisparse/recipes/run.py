@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,6 +18,7 @@ from bisparse.recipes.recipe import Recipe
 from bisparse.timing import torch_threads
 from bisparse.train.callback import Callback
 from bisparse.train.examples import DataParts
+from bisparse.train.hidden_hints import KeptIndices
 from bisparse.train.objective import CrossEntropy, Objective, own_loss
 from bisparse.train.processes import Processes, joined
 from bisparse.train.run_log import RunLog
@@ -77,8 +79,11 @@ def make_trainer(recipe: Recipe, processes: Processes, callbacks: Sequence[Callb
         **loop.model_dump(exclude={"label_smoothing", "threads", "device", "log_every", "tensorboard"}),
     )
     model = recipe.model.build(recipe.seed)
+    teacher = None if recipe.distillation is None else copy.deepcopy(model).eval()
+    kept: KeptIndices = {}
     if recipe.filters is not None:
-        callbacks = [*callbacks, recipe.filters.remove(model, data.train, recipe.seed)]
+        plan_file = recipe.filters.remove(model, data.train, recipe.seed)
+        callbacks, kept = [*callbacks, plan_file], plan_file.plan.kept
     if recipe.evolution is not None:
         callbacks = [*_evolution(recipe.evolution, model), *callbacks]
     steps = max(min(len(data.train) // recipe.batch, loop.steps_per_epoch or 10**12), 1)
@@ -88,7 +93,7 @@ def make_trainer(recipe: Recipe, processes: Processes, callbacks: Sequence[Callb
         options,
         recipe.optimizer.spec(),
         recipe.learning_rate.in_steps(steps),
-        _objective(data, loop.label_smoothing),
+        _objective(recipe, data, None if teacher is None else teacher.to(processes.device), kept),
         make_sparsifier(recipe, steps * recipe.epochs),
         callbacks,
         Path(recipe.output),
@@ -129,7 +134,9 @@ def make_sparsifier(recipe: Recipe, steps: int) -> Sparsifier | None:
     )
 
 
-def _objective(data: DataParts, label_smoothing: float) -> Objective:
+def _objective(recipe: Recipe, data: DataParts, teacher: nn.Module | None, kept: KeptIndices) -> Objective:
     """Pairs are classified; mappings are the arguments of models that return their own loss."""
     sample = data.validation.batch(torch.zeros(1, dtype=torch.long), None)
-    return CrossEntropy(label_smoothing) if isinstance(sample, tuple) else own_loss
+    if recipe.distillation is not None and teacher is not None:
+        return recipe.distillation.objective(teacher, kept, sample)
+    return CrossEntropy(recipe.loop.label_smoothing) if isinstance(sample, tuple) else own_loss

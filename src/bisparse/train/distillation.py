@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bisparse.compress.hidden import run_recorded
 from bisparse.mixup import Mixture, mix_pairs
 from bisparse.train.examples import Batch
+from bisparse.train.hidden_hints import KeptIndices, hint_distance, layer_pairs
 from bisparse.train.objective import CrossEntropy, Outcome, class_logits, class_numbers, pair
 
 __all__ = ["Distillation"]
@@ -29,7 +33,13 @@ class Distillation:
     consistent", CVPR 2022, section 3.2). The cross-entropy then mixes those of both classes. Pairs and shares come
     from PyTorch's global generator, which a :class:`bisparse.train.trainer.Trainer` seeds at every step.
 
-    Cost: one forward pass of the teacher per batch, without gradient.
+    With ``hidden`` every layer is also taught what it should receive: the loss grows by ``hidden`` times the mean, over
+    all layers with weights, of the relative squared distance between a layer's input and the same channels of the
+    teacher's (Romero et al., "FitNets", ICLR 2015, section 2.2, without their regressors: after pruning every channel
+    has its original). A few thousand examples say more through all layers than through the outputs alone.
+
+    Cost: one forward pass of the teacher per batch, without gradient; with ``hidden`` the inputs of all its layers are
+    in memory.
 
     Attributes:
         teacher: as it was before pruning, in evaluation mode, on the model's device.
@@ -37,6 +47,10 @@ class Distillation:
         temperature: T, above 0.
         mixup: largest share of the second input of a pair, from 0 (inputs as they are) to 1; see
             :func:`bisparse.mixup.mix_pairs`.
+        hidden: weight of what the layers receive, 0 (the outputs alone) or more. ``torch.compile`` passes over the
+            hooks that this needs.
+        kept: what is left of the teacher's tensors, ``plan.kept`` of a :class:`bisparse.filters.FilterPlan`; empty
+            where no filters were removed. Only ``hidden`` reads it.
 
     Raises:
         ValueError: a number out of its range, or a teacher in training mode (its batch norms would change).
@@ -46,6 +60,8 @@ class Distillation:
     weight: float = 0.9
     temperature: float = 4.0
     mixup: float = 0.0
+    hidden: float = 0.0
+    kept: KeptIndices = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("weight", "mixup"):
@@ -53,6 +69,8 @@ class Distillation:
                 raise ValueError(f"{name}={getattr(self, name)}: a share lies between 0 and 1")
         if not self.temperature > 0.0:
             raise ValueError(f"temperature={self.temperature}: must be above 0")
+        if not 0.0 <= self.hidden < float("inf"):
+            raise ValueError(f"hidden={self.hidden}: must be 0 or more")
         if self.teacher.training:
             raise ValueError("the teacher is in training mode: call teacher.eval() first")
 
@@ -63,7 +81,7 @@ class Distillation:
             TypeError: a batch of keyword arguments.
             ValueError: model and teacher return logits of different shapes; targets that are no class numbers, or not
                 one for each prediction; or inputs to be mixed that are not of floating point, or have several targets
-                each.
+                each; with ``hidden``, layers that are not those of teacher and ``kept``.
         """
         if not model.training:
             return CrossEntropy()(model, batch)
@@ -71,9 +89,8 @@ class Distillation:
         mixture = mix_pairs(inputs, self.mixup) if self.mixup else None
         if mixture is not None:
             inputs = mixture.inputs
-        logits = class_logits(model(inputs))
-        with torch.no_grad():
-            soft = class_logits(self.teacher(inputs))
+        output, soft_output, distance = self._run(model, inputs)
+        logits, soft = class_logits(output), class_logits(soft_output)
         if logits.shape != soft.shape:
             raise ValueError(
                 f"the model's logits are {tuple(logits.shape)}, the teacher's {tuple(soft.shape)}: "
@@ -81,9 +98,18 @@ class Distillation:
             )
         targets = class_numbers(targets, logits)
         own = _cross_entropy(logits, targets, mixture)
-        loss = (1.0 - self.weight) * own + self.weight * self._divergence(logits, soft)
+        loss = (1.0 - self.weight) * own + self.weight * self._divergence(logits, soft) + distance
         hits = (logits.detach().argmax(-1) == targets).sum()
         return Outcome(loss, hits, torch.tensor(len(targets), device=targets.device))
+
+    def _run(self, model: nn.Module, inputs: Tensor) -> tuple[Any, Any, Tensor | float]:
+        """Outputs of model and teacher, and the weighted distance of what their layers receive."""
+        pairs = layer_pairs(model, self.teacher, self.kept) if self.hidden else []
+        with torch.no_grad():
+            goal = run_recorded([pair.teacher for pair in pairs], partial(self.teacher, inputs))
+        found = run_recorded([pair.own for pair in pairs], partial(model, inputs))
+        distance = self.hidden * hint_distance(pairs, found[1], goal[1]) if pairs else 0.0
+        return found[0], goal[0], distance
 
     def _divergence(self, logits: Tensor, soft: Tensor) -> Tensor:
         """T^2 times the mean of KL(teacher || model)."""

@@ -1,0 +1,144 @@
+"""Layers of a pruned network beside those of its teacher."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bisparse as bs
+from bisparse.compress.hidden import run_recorded
+from bisparse.filters import apply_plan
+from bisparse.train.distillation import Distillation
+from bisparse.train.hidden_hints import hint_distance, layer_pairs
+
+
+class Net(nn.Module):
+    """A residual sum, a depthwise convolution, a flattened classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.body = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.depth, self.point = nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.Conv2d(16, 12, 1)
+        self.head = nn.Linear(12 * 4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        x = x + self.body(x).relu()
+        x = self.point(self.depth(x).relu()).relu()
+        return self.head(nn.functional.adaptive_avg_pool2d(x, 2).flatten(1))
+
+
+@pytest.fixture
+def teacher() -> Net:
+    torch.manual_seed(0)
+    return Net().eval()
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(24, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def pruned(teacher, images):
+    return bs.prune_filters(teacher, "params:0.6", calibration=[images], scores="l1", latency=False)
+
+
+def test_channels_are_those_that_the_plan_kept(teacher, images, pruned):
+    kept = pruned.report.plan.kept
+    pairs = {pair.teacher: pair for pair in layer_pairs(pruned.model, teacher, kept)}
+    assert pairs[teacher.stem].channels is None
+    names = {"body": 1, "depth": 0, "point": 1, "head": 1}
+    for name, dim in names.items():
+        assert pairs[teacher.get_submodule(name)].channels.tolist() == list(kept[f"{name}.weight"][dim])
+    assert [pairs[teacher.get_submodule(name)].dim for name in names] == [-3, -3, -3, -1]
+
+
+def test_distance_by_hand(teacher, images, pruned):
+    pairs = layer_pairs(pruned.model, teacher, pruned.report.plan.kept)
+    with torch.no_grad():
+        _, found = run_recorded([p.own for p in pairs], lambda: pruned.model(images))
+        _, goal = run_recorded([p.teacher for p in pairs], lambda: teacher(images))
+    terms = []
+    for name in ("body", "depth", "point", "head"):
+        ids = pruned.report.plan.kept[f"{name}.weight"][0 if name == "depth" else 1]
+        theirs = goal[teacher.get_submodule(name)][0][:, list(ids)]
+        mine = found[pruned.model.get_submodule(name)][0]
+        terms.append(float((mine - theirs).square().sum() / theirs.square().sum()))
+    assert float(hint_distance(pairs, found, goal)) == pytest.approx(sum(terms) / 4, rel=1e-5)
+    assert terms[0] < 1e-12 < terms[1]  # the first removal loses nothing of what it keeps
+
+
+def test_the_loss_grows_by_the_distance_and_teaches_hidden_layers(teacher, images, pruned):
+    kept, labels = pruned.report.plan.kept, torch.zeros(24, dtype=torch.int64)
+    model = pruned.model.train()
+    plain, taught = (
+        Distillation(teacher, hidden=h, kept=kept)(model, (images, labels)).loss for h in (0.0, 5.0)
+    )
+    pairs = layer_pairs(model, teacher, kept)
+    _, found = run_recorded([p.own for p in pairs], lambda: model(images))
+    _, goal = run_recorded([p.teacher for p in pairs], lambda: teacher(images))
+    assert (taught - plain).item() == pytest.approx(5.0 * hint_distance(pairs, found, goal).item(), rel=1e-4)
+    before = hint_distance(pairs, found, goal).item()
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        Distillation(teacher, hidden=5.0, kept=kept)(model, (images, labels)).loss.backward()
+        optimizer.step()
+    _, found = run_recorded([p.own for p in pairs], lambda: model(images))
+    assert hint_distance(pairs, found, goal).item() < 0.5 * before
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert not any(m._forward_pre_hooks for net in (model, teacher) for m in net.modules())
+
+
+def test_wrappers_and_whole_networks(teacher, images):
+    """Nothing removed: an N:M network, say; a wrapped model has the names of what it wraps."""
+
+    class Wrapper(nn.Module):
+        def __init__(self, module: nn.Module) -> None:
+            super().__init__()
+            self.module = module
+
+    model = Wrapper(copy.deepcopy(teacher))
+    pairs = layer_pairs(model, teacher, {})
+    assert [pair.teacher for pair in pairs] == [
+        teacher.stem, teacher.body, teacher.depth, teacher.point, teacher.head
+    ]  # fmt: skip
+    assert layer_pairs(nn.Linear(3, 2), nn.Linear(3, 2), {})[0].channels is None
+    assert layer_pairs(nn.Linear(2, 2), nn.Linear(3, 2), {"weight": {1: (0, 2)}})[0].channels.tolist() == [
+        0,
+        2,
+    ]
+
+
+def test_examples_without_a_batch_dimension_and_transformers_convolutions():
+    conv = layer_pairs(nn.Conv1d(2, 4, 3), nn.Conv1d(3, 4, 3), {"weight": {1: (0, 2)}})[0]
+    state = torch.arange(15.0).view(3, 5)
+    assert torch.equal(conv.goal(state), state[[0, 2]])
+    assert torch.equal(conv.goal(state[None]), state[None, [0, 2]])
+    transformers = pytest.importorskip("transformers.pytorch_utils")
+    turned = layer_pairs(transformers.Conv1D(4, 2), transformers.Conv1D(4, 3), {"weight": {0: (1, 2)}})[0]
+    assert torch.equal(turned.goal(torch.tensor([[5.0, 6.0, 7.0]])), torch.tensor([[6.0, 7.0]]))
+
+
+def test_other_networks_and_plans_are_refused(teacher, images, pruned):
+    kept = pruned.report.plan.kept
+    batch = (images, torch.zeros(24, dtype=torch.int64))
+    with pytest.raises(
+        ValueError, match=r"body has \d+ inputs, the teacher's 16, and kept names none: give kept="
+    ):
+        Distillation(teacher, hidden=1.0)(pruned.model.train(), batch)
+    with pytest.raises(ValueError, match=r"inputs, kept names 2: give kept=plan\.kept"):
+        layer_pairs(pruned.model, teacher, {**kept, "body.weight": {1: (0, 1)}})
+    with pytest.raises(ValueError, match="the teacher has no layer 0: take the network as it was"):
+        layer_pairs(nn.Sequential(nn.Linear(3, 3)), nn.Linear(3, 3), {})
+    with pytest.raises(ValueError, match="hidden=-1: must be 0 or more"):
+        Distillation(teacher, hidden=-1)
+    with pytest.raises(
+        ValueError, match=r"no layer receives what a layer of the teacher receives.*torch\.compile"
+    ):
+        hint_distance(layer_pairs(pruned.model, teacher, kept), {}, {})
+    assert apply_plan(teacher, pruned.report.plan).body.in_channels == pruned.model.body.in_channels
