@@ -49,6 +49,7 @@ class Case:
         distilled: retraining learns from the network as it was, on images mixed in pairs.
         rate: first learning rate of retraining.
         hidden: weight of what the layers receive, where it is distilled.
+        temperature: of the predictions, where it is distilled.
     """
 
     model: str
@@ -62,6 +63,7 @@ class Case:
     distilled: bool = False
     rate: float = 0.0
     hidden: float = 0.0
+    temperature: float = 4.0
 
     @property
     def kind(self) -> str:
@@ -76,8 +78,8 @@ class Case:
 KEY = tuple(Case.__dataclass_fields__)
 
 _RETRAINED = (
-    Case("resnet20", "obs", "least_squares", 0.575, 1, 60, distilled=True, rate=0.03, hidden=100.0),
-    Case("resnet20", "obs", "least_squares", 0.575, 1, 8, distilled=True, rate=0.01, hidden=100.0),
+    Case("resnet20", "obs", "least_squares", 0.575, 1, 50, 0, "", True, 0.03, 100.0, 2.0),
+    Case("resnet20", "obs", "least_squares", 0.575, 1, 8, 0, "", True, 0.01, 100.0, 2.0),
     Case("resnet20", "pfp", "least_squares", 0.597, 1, 120, distilled=True, rate=0.05),
     Case("resnet20", "pfp", "least_squares", 0.597, 1, 8, distilled=True, rate=0.01),
     Case("resnet20", "l1", "none", 0.597, 1, 8, distilled=True, rate=0.01),
