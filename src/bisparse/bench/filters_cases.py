@@ -78,7 +78,7 @@ class Case:
 KEY = tuple(Case.__dataclass_fields__)
 
 _RETRAINED = (
-    Case("resnet20", "obs", "least_squares", 0.575, 1, 50, 0, "", True, 0.03, 100.0, 2.0),
+    Case("resnet20", "obs", "least_squares", 0.575, 1, 30, 0, "", True, 0.02, 100.0, 2.0),
     Case("resnet20", "obs", "least_squares", 0.575, 1, 8, 0, "", True, 0.01, 100.0, 2.0),
     Case("resnet20", "pfp", "least_squares", 0.597, 1, 120, distilled=True, rate=0.05),
     Case("resnet20", "pfp", "least_squares", 0.597, 1, 8, distilled=True, rate=0.01),
