@@ -6,7 +6,6 @@ import copy
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,9 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from bisparse.compress.calibration import Call
+from bisparse.filters.allocator import Allocator
 from bisparse.filters.baselines import norm_scores, random_scores, taylor_scores
-from bisparse.filters.budget import Budget, level_for
+from bisparse.filters.budget import Budget
 from bisparse.filters.collect import running_readers
 from bisparse.filters.cost import Costs, costs_of
 from bisparse.filters.elimination import elimination_errors
@@ -32,7 +32,7 @@ from bisparse.filters.samples import call_size, few
 from bisparse.filters.scored import Sensitivities, scored, sensitivities
 from bisparse.filters.trace import trace
 from bisparse.filters.verify import IncomparableError, removal_error
-from bisparse.filters.widths import Choice, Scored, choose, fill, widths_at
+from bisparse.filters.widths import Choice, Scored, choose
 from bisparse.weights import Selectors, matches
 from bisparse.weights.select import as_selectors, check_names
 
@@ -40,7 +40,6 @@ __all__ = ["FilterJob"]
 
 _LOG = logging.getLogger(__name__)
 _ROUNDING = 1e-3  # of float32 networks; wrong surgery changes outputs by their own size
-_LATENCY_STEPS = 8
 
 
 class FilterJob:
@@ -165,60 +164,20 @@ class FilterJob:
         """Parameters and multiply-adds as functions of the widths."""
         return costs_of(self.model, self.trace, self.families)
 
-    def widths(self, level: float) -> list[int]:
-        """Units that stay in every family at a level."""
-        return widths_at(
-            self.scored,
-            self.options.allocated,
-            level,
-            delta=self.options.delta,
-            multiple=self.options.multiple,
-        )
-
     def allocate(self, budget: Budget) -> None:
         """Find the level that meets the budget, and choose the units that stay."""
-        costs, full = self.costs, [len(family) for family in self.families]
+        costs = self.costs
         cost = costs.parameters if budget.resource == "params" else costs.operations
-        self._set_prices(cost, full)
+        allocator = Allocator(self.scored, self.options, cost)
         try:
             if budget.resource == "latency":
-                widths = self._timed(budget.keep, cost, full)
+                widths = allocator.timed(budget.keep, self._latency)
             else:
-                widths = self._within(budget.keep * cost(full), cost, cost(full))
+                widths = allocator.within(budget.keep)
         except ValueError as error:
             raise ValueError(f"{error} (whole: {self._reasons() or 'nothing'})") from None
-        self.choices = self._choose(widths)
-
-    @property
-    def _bounds(self) -> tuple[float, float]:
-        """A level that removes nothing, and one that removes all that can be removed."""
-        return (-80.0, 80.0) if self.options.allocated in ("eps", "error") else (0.0, 1.0)
-
-    def _within(self, limit: float, cost: Callable[[Sequence[int]], float], whole: float) -> list[int]:
-        """Widths whose cost is within the limit; their level is kept."""
-        self.level = level_for(self.widths, cost, limit, self._bounds, whole=whole)
-        widths = self.widths(self.level)
-        errors, multiple = self.options.allocated == "error", self.options.multiple
-        if errors or multiple > 1:
-            widths = fill(self.scored, widths, cost, limit, errors=errors, multiple=multiple)
-        return widths
-
-    def _timed(self, keep: float, cost: Callable[[Sequence[int]], float], full: Sequence[int]) -> list[int]:
-        """Widths whose time is within the budget: as many multiply-adds as that allows, to 1/256 of what can go."""
-        most, least = cost(full), cost(self.widths(self._bounds[1]))
-
-        def without(share: float) -> list[int]:
-            return self._within(max(least, most - share * (most - least)), cost, most)
-
-        return without(level_for(without, self._latency, keep, (0.0, 1.0), steps=_LATENCY_STEPS))
-
-    def _set_prices(self, cost: Callable[[Sequence[int]], float], full: Sequence[int]) -> None:
-        """What the removal of one unit of each family saves."""
-        prices = [
-            cost(full) - cost([width - (place == number) for place, width in enumerate(full)])
-            for number in range(len(full))
-        ]
-        self.scored = [replace(one, price=price) for one, price in zip(self.scored, prices, strict=True)]
+        self.level = widths.level
+        self.choices = self._choose(widths.counts)
 
     def _choose(self, widths: Sequence[int]) -> list[Choice]:
         generator = np.random.default_rng(self.options.seed)
