@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from bisparse.cli.app import app
-from bisparse.filters import FilterPlan, apply_plan_, load_plan, prune_and_retrain_
+from bisparse.filters import FilterPlan, apply_plan_, load_plan, prune_and_retrain_, save_plan
 from bisparse.filters.cascade import _text
 from bisparse.zoo.mlp import mlp
 
@@ -65,6 +66,41 @@ def test_every_round_knows_what_is_left_of_the_original_model() -> None:
     assert all(
         torch.equal(one, other) for one, other in zip(fresh[1].parameters(), model.parameters(), strict=True)
     )
+
+
+class Heads(nn.Module):
+    """As many heads as each has numbers; the model names both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_attention_heads, self.attention_head_size = 4, 4
+        self.query, self.key, self.value = (nn.Linear(12, 16) for _ in range(3))
+        self.out = nn.Linear(16, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = (*x.shape[:-1], -1, self.attention_head_size)
+        q, k, v = (layer(x).view(shape).transpose(1, 2) for layer in (self.query, self.key, self.value))
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        out: Tensor = x + self.out(mixed.reshape(*x.shape[:-1], -1))
+        return out
+
+
+def test_heads_go_round_by_round_and_keep_their_size(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, data = Heads().eval(), [torch.randn(8, 5, 12)]
+    whole, seen = copy.deepcopy(model), list[FilterPlan]()
+
+    def retrain(net: nn.Module, folder: Path | None, plan: FilterPlan) -> None:
+        fresh = apply_plan_(copy.deepcopy(whole), load_plan(save_plan(plan, tmp_path / "plan.json")))
+        assert torch.equal(fresh(data[0]), net(data[0]))  # nothing was changed but the widths
+        seen.append(plan)
+
+    prune_and_retrain_(model, "params:0.35", retrain, calibration=data, rounds=2, scores="l1")
+    assert [plan.attributes for plan in seen] == [
+        {"": {"num_attention_heads": 2}},
+        {"": {"num_attention_heads": 1}},
+    ]
+    assert (model.num_attention_heads, model.attention_head_size) == (1, 4)
 
 
 class StoppedError(Exception):
@@ -125,7 +161,7 @@ def test_filters_then_a_pattern_as_one_recipe() -> None:
 def test_a_cascade_without_retraining_is_refused() -> None:
     with pytest.raises(TypeError, match="retrain is a NoneType: pass a function"):
         prune_and_retrain_(network(), "params:0.6", None, calibration=DATA)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="a model, a folder and a plan: too many positional arguments"):
+    with pytest.raises(TypeError, match=r"a model, a folder and a plan: too many .* take all three"):
         prune_and_retrain_(network(), "params:0.6", lambda net, folder: None, calibration=DATA)  # type: ignore[arg-type, misc]
     with pytest.raises(ValueError, match="take a multiple of 4"):
         prune_and_retrain_(network(), "params:0.6", nudge, calibration=DATA, then="2:4", multiple=2)

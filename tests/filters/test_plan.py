@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from bisparse.filters import FilterPlan, apply_plan, apply_plan_
 from bisparse.zoo.mlp import mlp
@@ -47,3 +48,20 @@ def test_a_plan_for_other_shapes_is_refused():
         ValueError, match=r"0\.weight is \(3, 4\) after the first plan, the later one was made for \(6, 4\)"
     ):
         FIRST.then(FIRST)
+
+
+def test_a_module_under_two_names_is_cut_once():
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(6, 6)
+            self.second = self.first
+
+    ids = (0, 1, 3)
+    kept = {f"{name}.weight": {0: ids, 1: ids} for name in ("first", "second")}
+    model = Shared()
+    expected = model.first.weight.detach()[[0, 1, 3]][:, [0, 1, 3]]
+    small = apply_plan(model, FilterPlan(kept, dict.fromkeys(kept, (6, 6))))
+    assert torch.equal(small.first.weight, expected)
+    assert small.first is small.second
+    assert (small.first.in_features, small.first.out_features) == (3, 3)

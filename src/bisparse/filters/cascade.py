@@ -174,7 +174,9 @@ def _check_retrain(retrain: Retrain) -> None:
         )
     fault = call_fault(retrain, nn.Identity(), None, FilterPlan())
     if fault is not None:
-        raise TypeError(f"retrain is called with a model, a folder and a plan: {fault}")
+        raise TypeError(
+            f"retrain is called with a model, a folder and a plan: {fault}; let it take all three"
+        )
 
 
 def _cost(step: CascadeRound, budget: Budget) -> float:

@@ -130,9 +130,13 @@ def apply_plan_(model: nn.Module, plan: FilterPlan) -> nn.Module:
     _check(model, plan)
     made: dict[int, Tensor] = {}
     touched: set[str] = set()
+    places: set[tuple[int, str]] = set()
     for name, dims in plan.kept.items():
         path, _, leaf = name.rpartition(".")
         module = model.get_submodule(path)
+        if (id(module), leaf) in places:  # a module under two names
+            continue
+        places.add((id(module), leaf))
         old: Tensor = getattr(module, leaf)
         if id(old) not in made:
             made[id(old)] = _sliced(old, dims)

@@ -54,9 +54,16 @@ def pads_channels(module: nn.Module) -> bool:
     return all(isinstance(getattr(module, name, None), int) for name in ("channels_front", "channels_back"))
 
 
+_WIDTHS = ("dim", "size", "width", "d_head")
+
+
 def head_counts(module: nn.Module) -> dict[str, int]:
-    """A module's own numbers of heads, by attribute: those whose name has ``head``, and not ``dim``."""
-    return {n: v for n, v in vars(module).items() if type(v) is int and "head" in n and "dim" not in n}
+    """A module's own numbers of heads, by attribute: those whose name has ``head``, and no word for its width."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if type(value) is int and "head" in name and not any(word in name for word in _WIDTHS)
+    }
 
 
 def trace(model: nn.Module, call: Call, frozen: Mapping[str, str] | None = None) -> Trace:
