@@ -41,3 +41,11 @@ def test_gradients_keep_the_memory_format():
 
 def test_a_goal_of_zeros_is_no_division_by_zero():
     assert float(relative_distance(torch.zeros(3), torch.zeros(3))) == 0.0
+
+
+def test_a_silent_goal_counts_nothing():
+    found = torch.ones(3, requires_grad=True)
+    distance = relative_distance(found, torch.zeros(3))
+    distance.backward()
+    assert float(distance.detach()) == 0.0
+    assert torch.equal(found.grad, torch.zeros(3))

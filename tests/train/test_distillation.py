@@ -106,6 +106,8 @@ def test_what_makes_no_sense_is_refused(batch):
         Distillation(teacher, weight=1.5)
     with pytest.raises(ValueError, match="temperature=0: must be above 0"):
         Distillation(teacher, temperature=0)
+    with pytest.raises(ValueError, match="temperature=inf: must be above 0, and finite"):
+        Distillation(teacher, temperature=float("inf"))
     with pytest.raises(ValueError, match=r"training mode: call teacher\.eval"):
         Distillation(_net(1))
     with pytest.raises(ValueError, match=r"\(32, 3\), the teacher's \(32, 5\)"):

@@ -6,11 +6,14 @@ import copy
 
 import pytest
 import torch
+from tests.filters.networks import NETWORKS
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 import bisparse as bs
 from bisparse.compress.hidden import run_recorded
 from bisparse.filters import apply_plan
+from bisparse.filters.removal import mask_removed_
 from bisparse.train.distillation import Distillation
 from bisparse.train.hidden_hints import hint_distance, layer_pairs
 
@@ -94,6 +97,150 @@ def test_the_loss_grows_by_the_distance_and_teaches_hidden_layers(teacher, image
     assert not any(m._forward_pre_hooks for net in (model, teacher) for m in net.modules())
 
 
+class Groups(nn.Module):
+    """A convolution in groups, between images and a classifier; as many filters per channel as asked for."""
+
+    def __init__(self, width: int, groups: int, filters: int = 1) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, width, 1)
+        self.grouped = nn.Conv2d(width, width * filters, 3, padding=1, groups=groups)
+        self.head = nn.Linear(width * filters, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.grouped(self.first(x).relu()).relu().mean((2, 3)))
+
+
+class Own(nn.Module):
+    """A linear layer that is no nn.Linear."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.in_features, self.weight = inputs, nn.Parameter(torch.randn(outputs, inputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.weight)
+
+
+class Words(nn.Module):
+    """The embedding is the classifier, and loses columns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.up, self.down = nn.Embedding(20, 16), nn.Linear(16, 24), nn.Linear(24, 16)
+        self.head = nn.Linear(16, 20, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.down(self.up(self.embedding(x)).relu()).relu())
+
+
+def own_kinds() -> nn.Module:
+    return nn.Sequential(nn.Linear(12, 24), nn.ReLU(), Own(24, 16), nn.ReLU(), nn.Linear(16, 5))
+
+
+KINDS = {
+    **{name: (kind, shape, 0) for name, (kind, shape) in NETWORKS.items()},
+    "groups": (lambda: Groups(16, 4), (3, 8, 8), 0),
+    "two filters for each channel": (lambda: Groups(16, 16, 2), (3, 8, 8), 0),
+    "one channel left": (lambda: Groups(4, 4), (3, 8, 8), 0),
+    "own kinds": (own_kinds, (12,), 1),
+    "tied embedding": (Words, (6,), 0),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_goal_is_what_the_masked_teacher_receives(name):
+    """Zeros in place of what was removed change no kept channel, whatever reads it."""
+    make, shape, skipped = KINDS[name]
+    torch.manual_seed(0)
+    teacher, x = make().eval(), torch.randn(8, *shape)
+    x = torch.randint(20, (8, *shape)) if name == "tied embedding" else x
+    budget = "params:0.4" if name == "one channel left" else "params:0.6"
+    found = bs.prune_filters(teacher, budget, calibration=[x], scores="l1", latency=False)
+    masked = mask_removed_(copy.deepcopy(teacher), found.report.plan)
+    pairs = layer_pairs(found.model, masked, found.report.plan.kept)
+    with torch.no_grad():
+        _, seen = run_recorded([p.own for p in pairs], lambda: found.model(x))
+        _, goal = run_recorded([p.teacher for p in pairs], lambda: masked(x))
+    different = 0
+    for one in pairs:
+        for mine, theirs in zip(seen.get(one.own, []), map(one.goal, goal.get(one.teacher, [])), strict=True):
+            different += mine.shape != theirs.shape
+            if mine.shape == theirs.shape:
+                torch.testing.assert_close(mine, theirs)
+    assert different == skipped
+    assert sum(p.channels is not None for p in pairs) > 0
+    if name == "one channel left":
+        assert found.model.grouped.in_channels == 1
+
+
+def test_wrappers_are_no_part_of_names():
+    """Of a network whose root has a weight, of one that is a single layer, and of plans made for a wrapped one."""
+
+    class Wrapper(nn.Module):
+        def __init__(self, module: nn.Module) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.module(x)
+
+    class Root(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+            self.token = nn.Parameter(torch.ones(1, 4))
+
+    for make in (Root, lambda: nn.Linear(4, 4)):
+        model, teacher = Wrapper(make()), make()
+        assert {pair.teacher for pair in layer_pairs(model, teacher, {})} <= set(teacher.modules())
+    root = Root()
+    assert layer_pairs(Wrapper(Root()), root, {})[0].teacher is root
+    regional = Root()
+    regional[2] = torch.compile(regional[2], backend="eager")
+    assert layer_pairs(regional, root, {})[-1].teacher is root[2]
+    torch.manual_seed(0)
+    wrapped, images = Wrapper(Net()).eval(), torch.randn(4, 3, 8, 8)
+    found = bs.prune_filters(wrapped, "params:0.6", calibration=[images], scores="l1", latency=False)
+    pairs = layer_pairs(found.model, wrapped, found.report.plan.kept)
+    assert [pair.channels is not None for pair in pairs] == [False, True, True, True, True]
+
+
+def test_a_parametrized_layer_is_a_layer(teacher, images, pruned):
+    labels = torch.zeros(24, dtype=torch.int64)
+    objective = Distillation(teacher, hidden=5.0, kept=pruned.report.plan.kept)
+    model = pruned.model.train()
+    expected = objective(model, (images, labels)).loss
+    weight_norm(model.body)
+    torch.testing.assert_close(objective(model, (images, labels)).loss, expected)
+
+
+def test_a_silent_layer_of_the_teacher_does_not_outweigh_all_others(teacher, images, pruned):
+    with torch.no_grad():
+        teacher.depth.bias.fill_(-1e6)  # nothing passes the ReLU behind it
+    objective = Distillation(teacher, hidden=5.0, kept=pruned.report.plan.kept)
+    loss = objective(pruned.model.train(), (images, torch.zeros(24, dtype=torch.int64))).loss
+    assert loss < 100.0
+    loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in pruned.model.parameters())
+
+
+def test_a_weight_without_anything_to_compare_is_refused():
+    """Two truly sparse or hand-written layers, say: the weight would do nothing."""
+
+    class Scale(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.scale
+
+    batch = torch.randn(3, 4), torch.zeros(3, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"no layer receives .* nor truly sparse ones, nor your own kinds"):
+        Distillation(Scale().eval(), hidden=1.0)(Scale().train(), batch)
+    assert Distillation(Scale().eval())(Scale().train(), batch).loss.isfinite()
+
+
 def test_wrappers_and_whole_networks(teacher, images):
     """Nothing removed: an N:M network, say; a wrapped model has the names of what it wraps."""
 
@@ -131,8 +278,14 @@ def test_other_networks_and_plans_are_refused(teacher, images, pruned):
         ValueError, match=r"body has \d+ inputs, the teacher's 16, and kept names none: give kept="
     ):
         Distillation(teacher, hidden=1.0)(pruned.model.train(), batch)
-    with pytest.raises(ValueError, match=r"inputs, kept names 2: give kept=plan\.kept"):
+    with pytest.raises(ValueError, match=r"kept names 2, up to number 1: give kept=plan\.kept"):
         layer_pairs(pruned.model, teacher, {**kept, "body.weight": {1: (0, 1)}})
+    with pytest.raises(
+        ValueError, match=r"the teacher's 11, and kept names 11, up to number 1[45]: give kept="
+    ):
+        layer_pairs(pruned.model, copy.deepcopy(pruned.model), kept)
+    with pytest.raises(TypeError, match=r"kept is a FilterPlan: pass plan\.kept"):
+        Distillation(teacher, hidden=1.0, kept=pruned.report.plan)
     with pytest.raises(ValueError, match="the teacher has no layer 0: take the network as it was"):
         layer_pairs(nn.Sequential(nn.Linear(3, 3)), nn.Linear(3, 3), {})
     with pytest.raises(ValueError, match="hidden=-1: must be 0 or more"):

@@ -21,7 +21,7 @@ def relative_distance(found: Tensor, goal: Tensor) -> Tensor:
         goal: of the same shape; no gradient flows to it.
 
     Returns:
-        A scalar; the denominator is at least 1e-30.
+        A scalar; 0 where the goal is zero throughout (its square at most 1e-30), which has no relative distance.
     """
     distance: Tensor = _RelativeDistance.apply(found, goal)  # type: ignore[no-untyped-call]
     return distance
@@ -41,7 +41,9 @@ def _square(tensor: Tensor) -> Tensor:
 class _RelativeDistance(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, found: Tensor, goal: Tensor) -> Tensor:
-        change, size = found - goal, _square(goal).clamp_min(1e-30)
+        change, size = found - goal, _square(goal)
+        # The quotient of a silent layer would outweigh those of all others.
+        size = size.where(size > 1e-30, float("inf"))
         ctx.save_for_backward(change, size)
         return _square(change) / size
 

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from bisparse.compress.distance import relative_distance
 from bisparse.compress.outputs import valid_outputs
@@ -18,12 +19,24 @@ HiddenStates: TypeAlias = "dict[nn.Module, list[Tensor]]"
 
 
 def layers_with_weights(model: nn.Module) -> list[nn.Module]:
-    """Modules that themselves own a weight of two or more dimensions: Linear, convolutions, attention ..."""
+    """Modules that themselves own a weight of two or more dimensions: Linear, convolutions, attention ...
+
+    A weight under ``torch.nn.utils.parametrize`` is its layer's.
+    """
     return [
         module
         for module in model.modules()
-        if any(parameter.dim() > 1 for parameter in module.parameters(recurse=False))
+        if not isinstance(module, ParametrizationList)
+        and any(parameter.dim() > 1 for parameter in _own_parameters(module))
     ]
+
+
+def _own_parameters(module: nn.Module) -> list[nn.Parameter]:
+    own = list(module.parameters(recurse=False))
+    if is_parametrized(module):
+        for parametrization in module.parametrizations.values():  # type: ignore[operator]
+            own += parametrization.parameters(recurse=False)
+    return own
 
 
 def run_recorded(modules: list[nn.Module], run: Callable[[], Any]) -> tuple[Any, HiddenStates]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -36,7 +37,9 @@ class Distillation:
     With ``hidden`` every layer is also taught what it should receive: the loss grows by ``hidden`` times the mean, over
     all layers with weights, of the relative squared distance between a layer's input and the same channels of the
     teacher's (Romero et al., "FitNets", ICLR 2015, section 2.2, without their regressors: after pruning every channel
-    has its original). A few thousand examples say more through all layers than through the outputs alone.
+    has its original). A few thousand examples say more through all layers than through the outputs alone. Layers that
+    read the network's input have nothing to learn and do not count; nor do layers that lost inputs and are neither
+    linear nor convolutions, as nothing says which channels they read.
 
     Cost: one forward pass of the teacher per batch, without gradient; with ``hidden`` the inputs of all its layers are
     in memory.
@@ -48,12 +51,13 @@ class Distillation:
         mixup: largest share of the second input of a pair, from 0 (inputs as they are) to 1; see
             :func:`bisparse.mixup.mix_pairs`.
         hidden: weight of what the layers receive, 0 (the outputs alone) or more. ``torch.compile`` passes over the
-            hooks that this needs.
+            hooks that this needs, and activation checkpoints with ``use_reentrant=True`` over its gradients.
         kept: what is left of the teacher's tensors, ``plan.kept`` of a :class:`bisparse.filters.FilterPlan`; empty
             where no filters were removed. Only ``hidden`` reads it.
 
     Raises:
         ValueError: a number out of its range, or a teacher in training mode (its batch norms would change).
+        TypeError: ``kept`` is no mapping.
     """
 
     teacher: nn.Module
@@ -67,10 +71,12 @@ class Distillation:
         for name in ("weight", "mixup"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name}={getattr(self, name)}: a share lies between 0 and 1")
-        if not self.temperature > 0.0:
-            raise ValueError(f"temperature={self.temperature}: must be above 0")
+        if not 0.0 < self.temperature < float("inf"):
+            raise ValueError(f"temperature={self.temperature}: must be above 0, and finite")
         if not 0.0 <= self.hidden < float("inf"):
             raise ValueError(f"hidden={self.hidden}: must be 0 or more")
+        if not isinstance(self.kept, Mapping):
+            raise TypeError(f"kept is a {type(self.kept).__name__}: pass plan.kept")
         if self.teacher.training:
             raise ValueError("the teacher is in training mode: call teacher.eval() first")
 
@@ -108,7 +114,7 @@ class Distillation:
         with torch.no_grad():
             goal = run_recorded([pair.teacher for pair in pairs], partial(self.teacher, inputs))
         found = run_recorded([pair.own for pair in pairs], partial(model, inputs))
-        distance = self.hidden * hint_distance(pairs, found[1], goal[1]) if pairs else 0.0
+        distance = self.hidden * hint_distance(pairs, found[1], goal[1]) if self.hidden else 0.0
         return found[0], goal[0], distance
 
     def _divergence(self, logits: Tensor, soft: Tensor) -> Tensor:
