@@ -12,9 +12,12 @@ from safetensors.torch import load_file
 from bisparse.filters import apply_plan_, load_plan
 from bisparse.recipes import Recipe, train_recipe
 from bisparse.recipes.errors import RecipeError
+from bisparse.recipes.filters import FiltersSection
 from bisparse.recipes.run import make_trainer
+from bisparse.train.callback import Callback, LogRow
 from bisparse.train.distillation import Distillation
 from bisparse.train.processes import Processes
+from bisparse.train.trainer import Trainer
 from bisparse.zoo.mlp import mlp
 
 BASE: dict[str, Any] = {
@@ -74,10 +77,46 @@ def test_what_cannot_be_followed_is_refused(weights: str, change: dict[str, Any]
 def test_data_that_cannot_be_used_are_refused(weights: str) -> None:
     section = recipe(weights).distillation
     assert section is not None
-    teacher, tokens = torch.nn.Linear(2, 2).eval(), torch.zeros(1, 4, dtype=torch.int64)
+    tokens = torch.zeros(1, 4, dtype=torch.int64)
     with pytest.raises(
         RecipeError, match="needs inputs with class numbers, and these data are input_ids, labels"
     ):
-        section.objective(teacher, {}, {"input_ids": tokens, "labels": tokens})
+        section.check({"input_ids": tokens, "labels": tokens})
     with pytest.raises(RecipeError, match=r"distillation\.mixup: inputs of torch\.int64 cannot be mixed"):
-        section.objective(teacher, {}, (tokens, tokens))
+        section.check((tokens, tokens))
+
+
+def test_data_are_refused_before_filters_are_removed(
+    tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FiltersSection, "remove", lambda *_: pytest.fail("filters were removed first"))
+    (tmp_path / "text.txt").write_text("to be or not to be " * 60, encoding="utf-8")
+    text = {"name": "text", "file": str(tmp_path / "text.txt"), "length": 16}
+    with pytest.raises(RecipeError, match=r"distillation\.mixup: inputs of"):
+        make_trainer(recipe(weights, data=text, filters={"budget": "params:0.5"}), Processes())
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not(weights: str, tmp_path: Path) -> None:
+    class StopError(Exception):
+        pass
+
+    class Stop(Callback):
+        def on_step(self, trainer: Trainer, row: LogRow) -> None:
+            if trainer.step == 30:
+                raise StopError
+
+    runs = [
+        recipe(
+            weights,
+            filters={"budget": "params:0.5", "calibration": 64},
+            epochs=3,
+            output=str(tmp_path / name),
+        )
+        for name in ("whole", "stopped")
+    ]
+    train_recipe(runs[0])
+    with pytest.raises(StopError):
+        train_recipe(runs[1], callbacks=[Stop()])
+    train_recipe(runs[1], resume=True)
+    whole, stopped = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "stopped"))
+    assert all(torch.equal(value, stopped[name]) for name, value in whole.items())

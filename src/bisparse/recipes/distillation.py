@@ -30,16 +30,14 @@ class DistillationSection(Section):
     mixup: float = Field(default=0.0, ge=0.0, le=1.0)
     hidden: float = Field(default=0.0, ge=0.0)
 
-    def objective(self, teacher: nn.Module, kept: KeptIndices, sample: Batch) -> Distillation:
-        """What is minimised.
+    def check(self, sample: Batch) -> None:
+        """Refuse data that cannot be learnt from a teacher, before anything is done to the model.
 
         Args:
-            teacher: in evaluation mode, where the model will be trained.
-            kept: what is left of its tensors; empty where no filters were removed.
             sample: a batch of the data.
 
         Raises:
-            RecipeError: such data cannot be learnt from a teacher, or cannot be mixed.
+            RecipeError: it is no pair of inputs and class numbers, or its inputs cannot be mixed.
         """
         if not isinstance(sample, tuple):
             raise RecipeError(
@@ -48,4 +46,12 @@ class DistillationSection(Section):
             )
         if self.mixup and not sample[0].is_floating_point():
             raise RecipeError(f"distillation.mixup: inputs of {sample[0].dtype} cannot be mixed; set it to 0")
+
+    def objective(self, teacher: nn.Module, kept: KeptIndices) -> Distillation:
+        """What is minimised.
+
+        Args:
+            teacher: in evaluation mode, where the model will be trained.
+            kept: what is left of its tensors; empty where no filters were removed.
+        """
         return Distillation(teacher, **self.model_dump(), kept=kept)

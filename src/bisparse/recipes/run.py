@@ -17,7 +17,7 @@ from bisparse.recipes.output import claim_output, write_results
 from bisparse.recipes.recipe import Recipe
 from bisparse.timing import torch_threads
 from bisparse.train.callback import Callback
-from bisparse.train.examples import DataParts
+from bisparse.train.examples import Batch
 from bisparse.train.hidden_hints import KeptIndices
 from bisparse.train.objective import CrossEntropy, Objective, own_loss
 from bisparse.train.processes import Processes, joined
@@ -78,6 +78,9 @@ def make_trainer(recipe: Recipe, processes: Processes, callbacks: Sequence[Callb
         seed=recipe.seed,
         **loop.model_dump(exclude={"label_smoothing", "threads", "device", "log_every", "tensorboard"}),
     )
+    sample = data.validation.batch(torch.zeros(1, dtype=torch.long), None)
+    if recipe.distillation is not None:
+        recipe.distillation.check(sample)
     model = recipe.model.build(recipe.seed)
     teacher = None if recipe.distillation is None else copy.deepcopy(model).eval()
     kept: KeptIndices = {}
@@ -93,7 +96,7 @@ def make_trainer(recipe: Recipe, processes: Processes, callbacks: Sequence[Callb
         options,
         recipe.optimizer.spec(),
         recipe.learning_rate.in_steps(steps),
-        _objective(recipe, data, None if teacher is None else teacher.to(processes.device), kept),
+        _objective(recipe, sample, None if teacher is None else teacher.to(processes.device), kept),
         make_sparsifier(recipe, steps * recipe.epochs),
         callbacks,
         Path(recipe.output),
@@ -134,9 +137,8 @@ def make_sparsifier(recipe: Recipe, steps: int) -> Sparsifier | None:
     )
 
 
-def _objective(recipe: Recipe, data: DataParts, teacher: nn.Module | None, kept: KeptIndices) -> Objective:
+def _objective(recipe: Recipe, sample: Batch, teacher: nn.Module | None, kept: KeptIndices) -> Objective:
     """Pairs are classified; mappings are the arguments of models that return their own loss."""
-    sample = data.validation.batch(torch.zeros(1, dtype=torch.long), None)
     if recipe.distillation is not None and teacher is not None:
-        return recipe.distillation.objective(teacher, kept, sample)
+        return recipe.distillation.objective(teacher, kept)
     return CrossEntropy(recipe.loop.label_smoothing) if isinstance(sample, tuple) else own_loss
