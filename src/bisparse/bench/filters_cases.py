@@ -80,6 +80,7 @@ KEY = tuple(Case.__dataclass_fields__)
 _RETRAINED = (
     Case("resnet20", "obs", "least_squares", 0.575, 1, 30, 0, "", True, 0.02, 100.0, 2.0),
     Case("resnet20", "obs", "least_squares", 0.575, 1, 8, 0, "", True, 0.01, 100.0, 2.0),
+    Case("resnet20", "obs", "least_squares", 0.575, 1, 8, 0, "", True, 0.01, 100.0),
     Case("resnet20", "pfp", "least_squares", 0.597, 1, 120, distilled=True, rate=0.05),
     Case("resnet20", "pfp", "least_squares", 0.597, 1, 8, distilled=True, rate=0.01),
     Case("resnet20", "l1", "none", 0.597, 1, 8, distilled=True, rate=0.01),
