@@ -26,6 +26,12 @@ def wall_clock(call: Callable[[], object]) -> float:
     return perf_counter() - begin
 
 
+def always_fast(call: Callable[[], object]) -> float:
+    """Less than half of every target, however long the call really takes."""
+    call()
+    return 2e-4
+
+
 def test_calls_take_turns_after_two_to_warm_up() -> None:
     seen: list[str] = []
     calls = {name: (lambda name=name: seen.append(name)) for name in ("a", "b")}
@@ -36,15 +42,15 @@ def test_calls_take_turns_after_two_to_warm_up() -> None:
 
 def test_masks_are_measured_once_and_tabled() -> None:
     ledger = Ledger(None, KEY)
-    run_solver(ledger, "a machine", CPU, clock=wall_clock, size=64)
+    run_solver(ledger, "a machine", CPU, clock=always_fast, size=64)
     rows = ledger.rows
     assert len(rows) == 16
     assert all(row["gap"] == 0.0 for row in rows if row["variant"] == "gaussian")
-    run_solver(ledger, "a machine", CPU, clock=wall_clock, size=64)
+    run_solver(ledger, "a machine", CPU, clock=always_fast, size=64)
     assert ledger.rows == rows
     table = gpu_tables(rows)["gpu_masks"]
     assert table.startswith("a machine:")
-    assert table.count("stretch") == 4  # of a matrix 16384 times smaller
+    assert table.count("stretch") == 4
 
 
 def test_layers_are_timed_against_dense_and_refusals_are_kept() -> None:

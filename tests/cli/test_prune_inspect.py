@@ -153,14 +153,14 @@ def test_completion() -> None:
         "COMP_CWORD": "3",
     }
     done = subprocess.run(
-        PROGRAM, env=os.environ | asked, capture_output=True, text=True, timeout=60, check=False
+        PROGRAM, env=os.environ | asked, capture_output=True, text=True, timeout=250, check=False
     )
     assert done.stdout.split() == ["8:16t"]
 
 
 def test_in_a_pipe_and_on_a_narrow_terminal(model: Path) -> None:
     piped = subprocess.run(
-        [*PROGRAM, "inspect", str(model)], capture_output=True, text=True, timeout=60, check=True
+        [*PROGRAM, "inspect", str(model)], capture_output=True, text=True, timeout=250, check=True
     )
     assert "\x1b" not in piped.stdout + piped.stderr
     assert piped.stderr == ""
@@ -188,6 +188,6 @@ def _on_terminal(command: list[str], columns: int, extra: dict[str, str]) -> str
             if not part:
                 break
             parts.append(part)
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=250) == 0
     os.close(main)
     return b"".join(parts).decode().replace("\r\n", "\n")

@@ -247,7 +247,8 @@ def test_ignored_layers_stay() -> None:
 def test_latency_budgets_and_measurements() -> None:
     torch.manual_seed(0)
     model, data = lenet_300_100(features=784).eval(), [torch.rand(64, 784)]
-    report = prune_filters_(model, "latency:0.9", calibration=data)
+    # Far from 1, since times of equal networks differ by noise.
+    report = prune_filters_(model, "latency:0.5", calibration=data)
     assert report.after.seconds is not None
     assert report.speedup is not None
     assert report.parameters_removed > 0
