@@ -11,8 +11,8 @@ import pytest
 
 from bisparse.files.safetensors_header import Header, encode_header, place_tensors
 
-LARGEST = 48 << 20
-COUNT = 11
+LARGEST = 96 << 20
+COUNT = 6
 
 # Peak resident memory of the whole process, PyTorch and all.
 PROGRAM = """
@@ -24,7 +24,7 @@ start = peak()
 if sys.argv[3] == "inspect":
     assert inspect_file(sys.argv[1], pattern="4:8t").tensors
 else:
-    report = prune_file(sys.argv[1], sys.argv[2], sys.argv[3], ignore=[], durable=False)
+    report = prune_file(sys.argv[1], sys.argv[2], sys.argv[3], ignore=[], durable=False, threads=2)
     assert len(report.pruned) == int(sys.argv[4])
 print(peak(), start)
 """
@@ -32,13 +32,13 @@ print(peak(), start)
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """554 MB: bfloat16 and float32, matrices and convolutions, of 48 MiB each."""
+    """600 MB: bfloat16 and float32, matrices and convolutions, of 96 MiB each."""
     path = tmp_path_factory.mktemp("large") / "in.safetensors"
     shapes = {
-        0: ("BF16", (6144, 4096)),
-        1: ("F32", (3072, 4096)),
-        2: ("BF16", (8192, 3072)),
-        3: ("F32", (1024, 1344, 3, 3)),
+        0: ("BF16", (12288, 4096)),
+        1: ("F32", (6144, 4096)),
+        2: ("BF16", (16384, 3072)),
+        3: ("F32", (2048, 1344, 3, 3)),
     }
     listed = [(f"layers.{i}.w.weight", *shapes[i % 4]) for i in range(COUNT)]
     entries = place_tensors(listed)
@@ -52,7 +52,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("job", ["4:8t", "unstructured:0.5", "inspect"])
 def test_resident_memory_is_capped(large: Path, job: str) -> None:
-    assert large.stat().st_size > 10 * LARGEST
+    assert large.stat().st_size > 5 * LARGEST
     output = large.with_name("out.safetensors")
     command = [sys.executable, "-c", PROGRAM, str(large), str(output), job, str(COUNT)]
     if not Path("/proc/self/status").exists():
