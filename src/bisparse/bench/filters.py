@@ -121,7 +121,7 @@ class FilterBench:
         objective: Objective = CrossEntropy()
         if case.distilled:
             objective = Distillation(self.subject.model, mixup=_MIXUP, hidden=case.hidden, kept=plan.kept)
-        self.subject.train(net, case.epochs, case.rate, place, case.seed, objective)
+        self.subject.train(net, case.epochs, case.rate, place, case.seed, objective, case.images)
 
     def _operations(self, model: nn.Module) -> float:
         calls = calibration_calls(self.subject.calibration()[:1], model)

@@ -50,6 +50,7 @@ class Case:
         rate: first learning rate of retraining.
         hidden: weight of what the layers receive, where it is distilled.
         temperature: of the predictions, where it is distilled.
+        images: that retraining has; 0 = all.
     """
 
     model: str
@@ -64,6 +65,7 @@ class Case:
     rate: float = 0.0
     hidden: float = 0.0
     temperature: float = 4.0
+    images: int = 0
 
     @property
     def kind(self) -> str:
@@ -78,9 +80,6 @@ class Case:
 KEY = tuple(Case.__dataclass_fields__)
 
 _RETRAINED = (
-    Case("resnet20", "obs", "least_squares", 0.575, 1, 30, 0, "", True, 0.02, 100.0, 2.0),
-    Case("resnet20", "obs", "least_squares", 0.575, 1, 8, 0, "", True, 0.01, 100.0, 2.0),
-    Case("resnet20", "obs", "least_squares", 0.575, 1, 8, 0, "", True, 0.01, 100.0),
     Case("resnet20", "pfp", "least_squares", 0.597, 1, 120, distilled=True, rate=0.05),
     Case("resnet20", "pfp", "least_squares", 0.597, 1, 8, distilled=True, rate=0.01),
     Case("resnet20", "l1", "none", 0.597, 1, 8, distilled=True, rate=0.01),
@@ -88,6 +87,35 @@ _RETRAINED = (
     Case("resnet20", "dense", rounds=1, epochs=8, distilled=True, rate=0.01),
     Case("resnet20", "obs", "least_squares", 0.575, 1, 30, distilled=True, rate=0.02),
     Case("resnet20", "pfp", "least_squares", 0.597, 1, 8, rate=0.01),
+    Case("resnet20", "obs", "least_squares", 0.575, 1, 8, distilled=True, rate=0.01, hidden=100.0),
+    Case(
+        "resnet20",
+        "obs",
+        "least_squares",
+        0.575,
+        1,
+        8,
+        distilled=True,
+        rate=0.01,
+        hidden=100.0,
+        temperature=2.0,
+    ),
+    Case(
+        "resnet20",
+        "obs",
+        "least_squares",
+        0.575,
+        1,
+        30,
+        distilled=True,
+        rate=0.02,
+        hidden=100.0,
+        temperature=2.0,
+    ),
+    Case("resnet20", "obs", "least_squares", 0.575, 1, 30, distilled=True, rate=0.01, images=1024),
+    Case(
+        "resnet20", "obs", "least_squares", 0.575, 1, 30, distilled=True, rate=0.01, images=1024, hidden=100.0
+    ),
     Case("lenet300-mnist", "obs", "least_squares", 0.08, 1, 5, rate=0.02),
     Case("lenet300-mnist", "l1", "none", 0.08, 1, 5, rate=0.02),
 )

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bisparse.train.examples import DataParts, hold_out, in_order
+from bisparse.train.examples import DataParts, Part, hold_out, in_order
 from bisparse.train.learning_rate import LearningRate
 from bisparse.train.objective import CrossEntropy, Objective
 from bisparse.train.optimizers import OptimizerSpec
@@ -68,11 +68,15 @@ class FilterSubject:
         folder: Path | None,
         seed: int = 0,
         objective: Objective | None = None,
+        images: int = 0,
     ) -> None:
-        """Train in place; goes on where an earlier call with the same folder stopped."""
+        """Train in place, on the first images alone if so many are named; goes on where an earlier call with the same
+        folder stopped.
+        """
+        data = Part(self.data.train, torch.arange(images)) if images else self.data.train
         trainer = Trainer(
             model,
-            DataParts(self.data.train, self.data.validation),
+            DataParts(data, self.data.validation),
             TrainOptions(
                 epochs=epochs,
                 batch=128,

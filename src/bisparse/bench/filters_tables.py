@@ -98,7 +98,7 @@ def _retrained(rows: Sequence[Row]) -> str:
                 _text(_number(row, "operations_removed"), "{:.1%}"),
                 _text(_number(row, "pruned_accuracy")),
                 f"{_text(accuracy)} ({_text(change, '{:+.2f}')})",
-                f"{row['rounds']} x {row['epochs']} epochs{_teacher(row)}",
+                _retraining(row),
             ]
         )
     head = [
@@ -112,10 +112,16 @@ def _retrained(rows: Sequence[Row]) -> str:
     return markdown_table(head, [*lines, *_PRINTED])
 
 
-def _teacher(row: Row) -> str:
-    if not row["distilled"]:
-        return ""
-    return ", distilled, all layers" if row["hidden"] else ", distilled"
+def _retraining(row: Row) -> str:
+    parts = [f"{row['rounds']} x {row['epochs']} epochs"]
+    if row["images"]:
+        parts.append(f"{row['images']} images")
+    if row["distilled"]:
+        usual = row["temperature"] == Case("", "").temperature
+        parts.append("distilled" if usual else f"distilled at T = {row['temperature']:g}")
+    if row["hidden"]:
+        parts.append("all layers")
+    return ", ".join(parts)
 
 
 _PAIRS = (
