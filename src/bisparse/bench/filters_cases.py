@@ -49,7 +49,6 @@ class Case:
         distilled: retraining learns from the network as it was, on images mixed in pairs.
         rate: first learning rate of retraining.
         hidden: weight of what the layers receive, where it is distilled.
-        temperature: of the predictions, where it is distilled.
         images: that retraining has; 0 = all.
     """
 
@@ -64,7 +63,6 @@ class Case:
     distilled: bool = False
     rate: float = 0.0
     hidden: float = 0.0
-    temperature: float = 4.0
     images: int = 0
 
     @property
@@ -88,30 +86,7 @@ _RETRAINED = (
     Case("resnet20", "obs", "least_squares", 0.575, 1, 30, distilled=True, rate=0.02),
     Case("resnet20", "pfp", "least_squares", 0.597, 1, 8, rate=0.01),
     Case("resnet20", "obs", "least_squares", 0.575, 1, 8, distilled=True, rate=0.01, hidden=100.0),
-    Case(
-        "resnet20",
-        "obs",
-        "least_squares",
-        0.575,
-        1,
-        8,
-        distilled=True,
-        rate=0.01,
-        hidden=100.0,
-        temperature=2.0,
-    ),
-    Case(
-        "resnet20",
-        "obs",
-        "least_squares",
-        0.575,
-        1,
-        30,
-        distilled=True,
-        rate=0.02,
-        hidden=100.0,
-        temperature=2.0,
-    ),
+    Case("resnet20", "obs", "least_squares", 0.575, 1, 30, distilled=True, rate=0.02, hidden=100.0),
     Case("resnet20", "obs", "least_squares", 0.575, 1, 30, distilled=True, rate=0.01, images=1024),
     Case(
         "resnet20", "obs", "least_squares", 0.575, 1, 30, distilled=True, rate=0.01, images=1024, hidden=100.0

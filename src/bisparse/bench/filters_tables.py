@@ -117,8 +117,7 @@ def _retraining(row: Row) -> str:
     if row["images"]:
         parts.append(f"{row['images']} images")
     if row["distilled"]:
-        usual = row["temperature"] == Case("", "").temperature
-        parts.append("distilled" if usual else f"distilled at T = {row['temperature']:g}")
+        parts.append("distilled")
     if row["hidden"]:
         parts.append("all layers")
     return ", ".join(parts)

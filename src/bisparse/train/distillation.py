@@ -38,7 +38,7 @@ class Distillation:
     all layers with weights, of the relative squared distance between a layer's input and the same channels of the
     teacher's (Romero et al., "FitNets", ICLR 2015, section 2.2, without their regressors: after pruning every channel
     has its original). That is for few examples, which say more through all layers than through the outputs alone; with
-    many it gains nothing (measured in docs/filters.md). Layers that read the network's input have nothing to learn and
+    many it costs accuracy (measured in docs/filters.md). Layers that read the network's input have nothing to learn and
     do not count; nor do layers that lost inputs and are neither linear nor convolutions, as nothing says which channels
     they read.
 
