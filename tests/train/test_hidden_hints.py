@@ -97,6 +97,17 @@ def test_the_loss_grows_by_the_distance_and_teaches_hidden_layers(teacher, image
     assert not any(m._forward_pre_hooks for net in (model, teacher) for m in net.modules())
 
 
+class Wrapper(nn.Module):
+    """As DistributedDataParallel holds what it wraps."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module(x)
+
+
 class Groups(nn.Module):
     """A convolution in groups, between images and a classifier; as many filters per channel as asked for."""
 
@@ -177,14 +188,6 @@ def test_the_goal_is_what_the_masked_teacher_receives(name):
 def test_wrappers_are_no_part_of_names():
     """Of a network whose root has a weight, of one that is a single layer, and of plans made for a wrapped one."""
 
-    class Wrapper(nn.Module):
-        def __init__(self, module: nn.Module) -> None:
-            super().__init__()
-            self.module = module
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.module(x)
-
     class Root(nn.Sequential):
         def __init__(self) -> None:
             super().__init__(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
@@ -241,13 +244,8 @@ def test_a_weight_without_anything_to_compare_is_refused():
     assert Distillation(Scale().eval())(Scale().train(), batch).loss.isfinite()
 
 
-def test_wrappers_and_whole_networks(teacher, images):
+def test_wrappers_and_whole_networks(teacher):
     """Nothing removed: an N:M network, say; a wrapped model has the names of what it wraps."""
-
-    class Wrapper(nn.Module):
-        def __init__(self, module: nn.Module) -> None:
-            super().__init__()
-            self.module = module
 
     model = Wrapper(copy.deepcopy(teacher))
     pairs = layer_pairs(model, teacher, {})

@@ -148,12 +148,14 @@ def prune_and_retrain_(
             )
             content = _measured(report, keep, wanted, original, evaluate, model)
             store.save(model, number, "pruned", content)
+            plan = report.plan
         else:
-            apply_plan_(model, FilterPlan.from_dict(content["plan"]))
+            plan = FilterPlan.from_dict(content["plan"])
+            apply_plan_(model, plan)
             store.fill(model, number, "pruned")
         original = content["original"] if original is None else original
-        plans.append(FilterPlan.from_dict(content["plan"]))
-        so_far = so_far.then(plans[-1])
+        plans.append(plan)
+        so_far = so_far.then(plan)
         done = store.load(number, "retrained")
         if done is None:
             retrain(model, store.folder(number), so_far)

@@ -128,18 +128,17 @@ def apply_plan_(model: nn.Module, plan: FilterPlan) -> nn.Module:
         ValueError: a tensor is missing, or of another shape than the plan was made for; the model is unchanged then.
     """
     _check(model, plan)
-    made: dict[int, Tensor] = {}
+    made: dict[
+        int, Tensor
+    ] = {}  # by what they take the place of, and by themselves: a module may have two names
     touched: set[str] = set()
-    places: set[tuple[int, str]] = set()
     for name, dims in plan.kept.items():
         path, _, leaf = name.rpartition(".")
         module = model.get_submodule(path)
-        if (id(module), leaf) in places:  # a module under two names
-            continue
-        places.add((id(module), leaf))
         old: Tensor = getattr(module, leaf)
         if id(old) not in made:
-            made[id(old)] = _sliced(old, dims)
+            small = _sliced(old, dims)
+            made[id(old)] = made[id(small)] = small
         if isinstance(old, nn.Parameter):
             module._parameters[leaf] = made[id(old)]  # type: ignore[assignment]
         else:
